@@ -1,0 +1,92 @@
+"""lexicell: transformers pretrained on single-cell RNA counts.
+
+Every verb of the command line is a function here, and takes paths or AnnData::
+
+    import lexicell as lx
+
+    lx.prepare("corpus.yaml", "store")
+    lx.pretrain("tiny", "store", "run")
+    lx.annotate("run", query, reference, ["class", "subclass"])
+
+Names are imported when they are first used, so that ``import lexicell`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lexicell.data.store import Store
+    from lexicell.datasets.simulate import Simulation, SimulationConfig, simulate
+    from lexicell.errors import InputError
+    from lexicell.genes.lexicon import Lexicon
+    from lexicell.inference.cell_model import CellModel
+    from lexicell.labels import LabelTree
+    from lexicell.workflows.annotate import annotate
+    from lexicell.workflows.demo import demo
+    from lexicell.workflows.embed import embed
+    from lexicell.workflows.genes import genes_table
+    from lexicell.workflows.prepare import prepare
+    from lexicell.workflows.pretrain import pretrain
+    from lexicell.workflows.public_data import get_data, list_data
+    from lexicell.workflows.report import report
+    from lexicell.workflows.store_inspection import store_export, store_info, store_verify
+
+_HOMES = {
+    "CellModel": "lexicell.inference.cell_model",
+    "InputError": "lexicell.errors",
+    "LabelTree": "lexicell.labels",
+    "Lexicon": "lexicell.genes.lexicon",
+    "Simulation": "lexicell.datasets.simulate",
+    "SimulationConfig": "lexicell.datasets.simulate",
+    "Store": "lexicell.data.store",
+    "annotate": "lexicell.workflows.annotate",
+    "demo": "lexicell.workflows.demo",
+    "embed": "lexicell.workflows.embed",
+    "genes_table": "lexicell.workflows.genes",
+    "get_data": "lexicell.workflows.public_data",
+    "list_data": "lexicell.workflows.public_data",
+    "prepare": "lexicell.workflows.prepare",
+    "pretrain": "lexicell.workflows.pretrain",
+    "report": "lexicell.workflows.report",
+    "simulate": "lexicell.datasets.simulate",
+    "store_export": "lexicell.workflows.store_inspection",
+    "store_info": "lexicell.workflows.store_inspection",
+    "store_verify": "lexicell.workflows.store_inspection",
+}
+
+__all__ = [
+    "CellModel",
+    "InputError",
+    "LabelTree",
+    "Lexicon",
+    "Simulation",
+    "SimulationConfig",
+    "Store",
+    "annotate",
+    "demo",
+    "embed",
+    "genes_table",
+    "get_data",
+    "list_data",
+    "prepare",
+    "pretrain",
+    "report",
+    "simulate",
+    "store_export",
+    "store_info",
+    "store_verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lexicell' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from lexicell.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,87 @@
+"""Dotted overrides of a recipe on the command line: ``--optim.lr 3e-4``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+import yaml
+
+from lexicell.errors import InputError
+
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def split_overrides(arguments: Sequence[str], flags: Collection[str]) -> tuple[list[str], dict[str, object]]:
+    """Take the recipe's overrides out of a command line.
+
+    Parameters
+    ----------
+    arguments
+        What follows the verb.
+    flags
+        The verb's own options, with their dashes; every other ``--name value`` or ``--name=value`` is an
+        override.
+
+    Returns
+    -------
+    own
+        The arguments that are not overrides, in order.
+    overrides
+        Dotted name -> value.
+
+    Raises
+    ------
+    InputError
+        When an override has no value.
+    """
+    own: list[str] = []
+    overrides: dict[str, object] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            return [*own, argument, *rest], overrides
+        if not name.startswith("--") or name in flags:
+            own.append(argument)
+            continue
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise InputError(f"{name}: expected a value after it, as in {name}=3; see `lexicell pretrain --help`")
+            value = rest.pop(0)
+        overrides[name[2:].replace("-", "_")] = read_value(value)
+    return own, overrides
+
+
+def read_value(text: str) -> object:
+    """Read a value as YAML would, and ``3e-4`` as the number that it is."""
+    if _NUMBER.fullmatch(text):
+        try:
+            return int(text)
+        except ValueError:
+            return float(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def recipe_help() -> str:
+    """Return the help of every field of a recipe, from the dataclasses' own docstrings."""
+    import jsonargparse
+
+    from lexicell.training.recipe import Recipe, shipped_recipes
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(add_help=False, usage=jsonargparse.SUPPRESS)
+    parser.add_class_arguments(Recipe)
+    # jsonargparse would also take a whole section from a file; recipes are the place for that.
+    fields = re.sub(
+        r"^  --[\w.]+ CONFIG\s+Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE
+    )
+    return (
+        f"Recipes that come with lexicell: {', '.join(shipped_recipes())}.\n\n"
+        "Every field of the recipe can be overridden, as in --optim.lr 3e-4; an override wins over the recipe wherever "
+        f"it stands:\n\n{fields.strip()}"
+    )

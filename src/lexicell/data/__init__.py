@@ -1,0 +1,1 @@
+"""From files to batches: the corpus, the store, gene sampling and loading."""

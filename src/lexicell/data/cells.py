@@ -1,0 +1,201 @@
+"""The cells of one or several stores, in the indices of one lexicon.
+
+Indices in a store are local. Here they are mapped to the run's lexicon by (species, gene id), so that stores which
+were prepared apart are read as one collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lexicell.data.gene_sampler import SparseRows
+from lexicell.data.store import Store
+from lexicell.errors import InputError
+from lexicell.genes.lexicon import Lexicon
+from lexicell.labels import LabelTree
+
+Int64 = npt.NDArray[np.int64]
+
+COVARIATES = ("species", "assay", "tissue")
+
+
+def merge_lexicons(stores: Sequence[Store]) -> Lexicon:
+    """Return one lexicon of all stores' genes, in the order in which they join."""
+    lexicon = stores[0].lexicon
+    for store in stores[1:]:
+        lexicon = lexicon.extend(store.lexicon.table)
+    return lexicon
+
+
+def covariate_levels(stores: Sequence[Store]) -> dict[str, tuple[str, ...]]:
+    """Return the levels of every covariate that some store knows, sorted; covariates of one level are left out."""
+    levels = {}
+    for name in COVARIATES:
+        seen: set[str] = set()
+        for store in stores:
+            if name in store.obs:
+                seen.update(store.obs[name].dropna().astype(str).unique())
+        if len(seen) > 1:
+            levels[name] = tuple(sorted(seen))
+    return levels
+
+
+def merge_label_trees(stores: Sequence[Store]) -> LabelTree | None:
+    """Return the label tree over all stores that carry labels; their levels must have the same names."""
+    labelled = [store for store in stores if store.label_levels]
+    if not labelled:
+        return None
+    levels = labelled[0].label_levels
+    for store in labelled[1:]:
+        if store.label_levels != levels:
+            raise InputError(
+                f"{store.path}: its label levels are {list(store.label_levels)}, but {labelled[0].path} has "
+                f"{list(levels)}; prepare both with the same `labels`, coarse to fine"
+            )
+    frames = [store.obs[list(levels)].drop_duplicates() for store in labelled]
+    return LabelTree.from_frame(pd.concat(frames, ignore_index=True), levels, source="the stores' labels")
+
+
+class CellCollection:
+    """Cells of several stores, numbered one store after the other.
+
+    Parameters
+    ----------
+    stores
+        Opened stores.
+    lexicon
+        The run's lexicon; a store's genes that it lacks are not read.
+    label_tree
+        Label tree for `labels`, or None.
+    covariates
+        Levels of each covariate for `covariates`.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        lexicon: Lexicon,
+        *,
+        label_tree: LabelTree | None = None,
+        covariates: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.stores = tuple(stores)
+        self.lexicon = lexicon
+        self._gene_maps = [lexicon.map_from(store.lexicon) for store in stores]
+        self._starts = np.concatenate([[0], np.cumsum([store.n_cells for store in stores])])
+        self.n_cells = int(self._starts[-1])
+        self.panels, self.panel = self._collect_panels()
+        self.depth = np.concatenate([store.obs["depth"].to_numpy(np.float32) for store in stores])
+        self.n_expressed = np.concatenate([np.diff(store.indptr) for store in stores])
+        self.donor = self._column("donor")
+        self.covariates = self._encode_covariates(covariates or {})
+        self.labels = self._encode_labels(label_tree)
+
+    def _collect_panels(self) -> tuple[list[Int64], Int64]:
+        """Panels in lexicon indices, equal ones merged, and the panel of each cell."""
+        panels: dict[bytes, int] = {}
+        arrays: list[Int64] = []
+        of_cell = np.empty(self.n_cells, np.int64)
+        for store, gene_map, start in zip(self.stores, self._gene_maps, self._starts, strict=False):
+            for source in store.sources:
+                mapped = gene_map[np.asarray(source.panel)]
+                mapped = np.sort(mapped[mapped >= 0])
+                key = mapped.tobytes()
+                if key not in panels:
+                    panels[key] = len(arrays)
+                    arrays.append(mapped)
+                of_cell[start + source.start : start + source.stop] = panels[key]
+        return arrays, of_cell
+
+    def _column(self, name: str) -> npt.NDArray[np.object_]:
+        """One obs column of all stores as text, None where it is unknown."""
+        parts = []
+        for store in self.stores:
+            values = np.full(store.n_cells, None, dtype=object)
+            if name in store.obs:
+                known = store.obs[name].notna().to_numpy()
+                values[known] = store.obs[name][known].astype(str).to_numpy()
+            parts.append(values)
+        return np.concatenate(parts)
+
+    def _encode_covariates(self, covariates: Mapping[str, Sequence[str]]) -> Int64:
+        codes = np.zeros((self.n_cells, len(covariates)), np.int64)
+        for column, (name, levels) in enumerate(covariates.items()):
+            codes[:, column] = pd.Categorical(self._column(name), categories=list(levels)).codes + 1
+        return codes
+
+    def _encode_labels(self, tree: LabelTree | None) -> Int64:
+        if tree is None:
+            return np.empty((self.n_cells, 0), np.int64)
+        parts = []
+        for store in self.stores:
+            if all(level in store.obs for level in tree.levels):
+                parts.append(tree.encode(store.obs))
+            else:
+                parts.append(np.full((store.n_cells, len(tree.levels)), -1, np.int64))
+        return np.concatenate(parts)
+
+    def rows(self, cells: Int64) -> SparseRows:
+        """Read the expressed genes and raw counts of some cells, in lexicon indices."""
+        which = np.searchsorted(self._starts, cells, side="right") - 1
+        begin, end = np.empty(len(cells), np.int64), np.empty(len(cells), np.int64)
+        genes, counts, offset = [], [], 0
+        for index in np.unique(which):
+            mine = np.flatnonzero(which == index)
+            read = self.stores[index].rows(cells[mine] - self._starts[index])
+            mapped = self._gene_maps[index][read.genes]
+            indptr, values = read.indptr, read.counts
+            if mapped.size and mapped.min() < 0:
+                keep = mapped >= 0
+                indptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
+                mapped, values = mapped[keep], values[keep]
+            begin[mine], end[mine] = indptr[:-1] + offset, indptr[1:] + offset
+            genes.append(mapped)
+            counts.append(values)
+            offset += len(mapped)
+        return SparseRows(begin, end, np.concatenate(genes), np.concatenate(counts))
+
+
+def split_validation(
+    donor: npt.NDArray[np.object_], *, donors: Sequence[str], fraction: float, rng: np.random.Generator
+) -> tuple[Int64, Int64, str]:
+    """Split cells into training and validation cells, by donor where that can be.
+
+    Parameters
+    ----------
+    donor
+        (n,) donor of each cell, None where unknown.
+    donors
+        Donors to hold out; empty to draw them.
+    fraction
+        Share of donors, or of cells where fewer than three donors are known, to hold out.
+    rng
+        Draws the donors or cells.
+
+    Returns
+    -------
+    training cells, validation cells, and what was held out in words.
+    """
+    known = sorted({d for d in donor if d is not None})
+    if donors:
+        missing = sorted(set(donors) - set(known))
+        if missing:
+            raise InputError(
+                f"validation.donors: {missing} are not among the donors of the stores ({known[:10]}); "
+                "correct the names or leave the option out"
+            )
+        held_out = list(donors)
+    elif len(known) >= 3:
+        n_held_out = max(1, round(fraction * len(known)))
+        held_out = sorted(rng.choice(np.array(known, dtype=object), n_held_out, replace=False))
+    else:
+        cells = np.sort(rng.permutation(len(donor))[: max(1, round(fraction * len(donor)))])
+        return np.setdiff1d(np.arange(len(donor)), cells), cells, f"{len(cells)} cells drawn at random"
+    is_held_out = np.isin(donor.astype(str), held_out)
+    if is_held_out.all():
+        raise InputError("validation.donors: all cells belong to the held-out donors; nothing is left to train on")
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out), f"donors {', '.join(held_out)}"

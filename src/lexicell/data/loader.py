@@ -1,0 +1,126 @@
+"""Batches of cells from a collection: an endless training stream, and a finite pass for validation.
+
+Batch ``k`` of a run holds positions ``k * batch_size`` onwards of the cell order; a rank takes its slice of it, and
+worker ``w`` of ``n`` makes the batches with ``k % n == w``. Everything drawn is keyed by position, so that neither
+the number of workers nor that of ranks changes what is trained on, and a stream goes on from any batch number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from lexicell.batch import CellBatch
+from lexicell.data.cells import CellCollection
+from lexicell.data.gene_sampler import GeneSampler
+from lexicell.data.order import CellOrder
+from lexicell.errors import InputError
+from lexicell.randomness import integer_seed, uniforms
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of each global batch this process trains on."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+class CellStream(IterableDataset[CellBatch]):
+    """Batches of cells in shuffled order, without end unless ``stop`` says so.
+
+    Parameters
+    ----------
+    collection
+        All cells.
+    cells
+        The cells of the collection that this stream reads.
+    sampler, order
+        Draw the genes of a cell, and the cells. ``order`` runs over ``cells``.
+    batch_size
+        Cells in a global batch, over all ranks.
+    seed
+        Keys the dropping of covariates.
+    covariate_dropout
+        Chance that a covariate of a cell is hidden.
+    first_batch, stop
+        Batch to begin with; number of positions after which the stream ends (None: never).
+    """
+
+    def __init__(
+        self,
+        collection: CellCollection,
+        cells: Int64,
+        sampler: GeneSampler,
+        order: CellOrder,
+        *,
+        batch_size: int,
+        seed: int,
+        covariate_dropout: float = 0.0,
+        shard: Shard | None = None,
+        first_batch: int = 0,
+        stop: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.shard = shard or Shard()
+        if batch_size % self.shard.world_size:
+            raise InputError(
+                f"batch_size {batch_size} cannot be shared out over {self.shard.world_size} processes; "
+                f"choose a multiple of {self.shard.world_size}"
+            )
+        self.collection, self.cells = collection, cells
+        self.sampler, self.order = sampler, order
+        self.batch_size, self.first_batch, self.stop = batch_size, first_batch, stop
+        self._covariate_dropout = covariate_dropout
+        self._covariate_seed = integer_seed(seed, "covariates")
+
+    def __iter__(self) -> Iterator[CellBatch]:
+        worker = get_worker_info()
+        index, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        batch = self.first_batch + index
+        while self.stop is None or batch * self.batch_size < self.stop:
+            yield self.make_batch(batch)
+            batch += step
+
+    def __len__(self) -> int:
+        if self.stop is None:
+            raise TypeError("an endless stream has no length")
+        return -(-self.stop // self.batch_size) - self.first_batch
+
+    def make_batch(self, batch: int) -> CellBatch:
+        """Return this rank's slice of a global batch."""
+        share = self.batch_size // self.shard.world_size
+        start = batch * self.batch_size + self.shard.rank * share
+        stop = start + share if self.stop is None else min(start + share, self.stop)
+        draw = self.order.take(start, stop)
+        cells = self.cells[draw.cells]
+        sample = self.sampler.sample(
+            self.collection.rows(cells),
+            panel=self.collection.panel[cells],
+            hand=draw.hand,
+            position=draw.position,
+        )
+        return CellBatch(
+            genes=torch.from_numpy(sample.genes),
+            counts=torch.from_numpy(sample.counts),
+            query_genes=torch.from_numpy(sample.query_genes),
+            query_counts=torch.from_numpy(sample.query_counts),
+            depth=torch.from_numpy(self.collection.depth[cells]),
+            covariates=torch.from_numpy(self._drop_covariates(self.collection.covariates[cells], draw.position)),
+            labels=torch.from_numpy(self.collection.labels[cells]),
+            position=torch.from_numpy(draw.position),
+        )
+
+    def _drop_covariates(self, covariates: Int64, position: Int64) -> Int64:
+        n_covariates = covariates.shape[1]
+        if not self._covariate_dropout or not n_covariates:
+            return covariates
+        keys = position[:, None] * n_covariates + np.arange(n_covariates)
+        return np.where(uniforms(self._covariate_seed, keys) < self._covariate_dropout, 0, covariates)

@@ -1,0 +1,117 @@
+"""In which order cells are read: a block shuffle that is a pure function of (seed, epoch).
+
+Blocks of consecutive cells are drawn at random, and cells are shuffled inside a pool of blocks: disks and memory
+maps are read in runs, yet a batch mixes cells from all over the data. The order is endless: position ``p`` lies in
+epoch ``p // n_cells``, so that a run resumes from one number, and a global batch that crosses the end of an epoch
+takes the leftovers first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lexicell.randomness import permutation
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OrderConfig:
+    """How cells are shuffled."""
+
+    block_size: int = 16
+    """Consecutive cells that are read together."""
+    pool_blocks: int = 2048
+    """Blocks among which cells are shuffled; memory-mapped rows are only read when their batch is made."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Consecutive positions of the order."""
+
+    cells: Int64  # (n,) which cell
+    hand: Int64  # (n,) how many cells of the same panel came before, over all epochs
+    position: Int64  # (n,) place in the endless order
+
+
+class CellOrder:
+    """The endless shuffled order of cells.
+
+    Parameters
+    ----------
+    panel
+        (n_cells,) panel of each cell; cells are numbered as they lie on disk.
+    config
+        Block and pool sizes.
+    seed
+        Names the shuffle.
+    shuffle
+        False reads the cells as they lie on disk.
+    """
+
+    def __init__(self, panel: Int64, config: OrderConfig, seed: int, *, shuffle: bool = True) -> None:
+        self.n_cells = len(panel)
+        self._panel = panel
+        self._config = config
+        self._seed = seed
+        self._shuffle = shuffle
+        self._n_panels = int(panel.max()) + 1 if len(panel) else 0
+        self._n_blocks = -(-self.n_cells // config.block_size)
+        # Cells of each panel in each block, from which any pool's place among its panel's cells follows.
+        block = np.arange(self.n_cells) // config.block_size
+        table = np.bincount(block * self._n_panels + panel, minlength=self._n_blocks * self._n_panels)
+        self._per_block = table.reshape(self._n_blocks, self._n_panels)
+        self._per_panel = self._per_block.sum(axis=0)
+        self._epoch: tuple[int, Int64, Int64] | None = None
+        self._pool: tuple[tuple[int, int], Draw] | None = None
+
+    def take(self, start: int, stop: int) -> Draw:
+        """Return positions ``start`` to ``stop`` of the endless order."""
+        parts, at = [], start
+        while at < stop:
+            epoch, offset = divmod(at, self.n_cells)
+            pool, pool_start = self._pool_at(epoch, offset)
+            first = offset - pool_start
+            last = min(first + stop - at, len(pool.cells))
+            parts.append(Draw(pool.cells[first:last], pool.hand[first:last], pool.position[first:last]))
+            at += last - first
+        return Draw(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("cells", "hand", "position")))
+
+    def _blocks_of(self, epoch: int) -> tuple[Int64, Int64]:
+        """Order of blocks in an epoch, and the number of cells before each pool."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            if self._shuffle:
+                blocks = permutation(self._seed, "blocks", epoch, n=self._n_blocks)
+            else:
+                blocks = np.arange(self._n_blocks)
+            sizes = np.minimum((blocks + 1) * self._config.block_size, self.n_cells) - blocks * self._config.block_size
+            pools = np.add.reduceat(sizes, np.arange(0, self._n_blocks, self._config.pool_blocks))
+            self._epoch = (epoch, blocks, np.concatenate([[0], np.cumsum(pools)]))
+        return self._epoch[1], self._epoch[2]
+
+    def _pool_at(self, epoch: int, offset: int) -> tuple[Draw, int]:
+        blocks, starts = self._blocks_of(epoch)
+        pool = int(np.searchsorted(starts, offset, side="right")) - 1
+        if self._pool is None or self._pool[0] != (epoch, pool):
+            self._pool = ((epoch, pool), self._make_pool(epoch, pool, blocks, int(starts[pool])))
+        return self._pool[1], int(starts[pool])
+
+    def _make_pool(self, epoch: int, pool: int, blocks: Int64, start: int) -> Draw:
+        size = self._config.block_size
+        first = pool * self._config.pool_blocks
+        mine = blocks[first : first + self._config.pool_blocks]
+        cells = (mine[:, None] * size + np.arange(size)).ravel()
+        cells = cells[cells < self.n_cells]
+        if self._shuffle:
+            cells = cells[permutation(self._seed, "pool", epoch, pool, n=len(cells))]
+        before = epoch * self._per_panel + self._per_block[blocks[:first]].sum(axis=0)
+        panel = self._panel[cells]
+        hand = np.empty(len(cells), np.int64)
+        for p in np.unique(panel):
+            of_panel = np.flatnonzero(panel == p)
+            hand[of_panel] = before[p] + np.arange(len(of_panel))
+        position = epoch * self.n_cells + start + np.arange(len(cells))
+        return Draw(cells, hand, position)

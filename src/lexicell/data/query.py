@@ -1,0 +1,212 @@
+"""A user's cells as raw counts over a lexicon: what `embed` and `annotate` work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from lexicell.data.corpus_check import reading
+from lexicell.data.counts import NotCountsError, integers_of
+from lexicell.data.gene_ids import name_columns, texts_of
+from lexicell.data.matrix_choice import choose_matrix, not_counts, remedy
+from lexicell.data.readers import MatrixSource, open_source
+from lexicell.data.readers.bands import turned
+from lexicell.errors import InputError, listing
+from lexicell.genes.annotations import GeneAnnotations, MatchReport, Resolution
+from lexicell.genes.lexicon import Lexicon
+from lexicell.genes.species import find_species, species_of_ids
+from lexicell.labels import clean_labels
+
+_SPECIES_COLUMNS = ("species", "organism")
+_MIN_MATCHED = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Cells to embed or annotate.
+
+    Attributes
+    ----------
+    counts
+        (n_cells, n_genes) CSR int32, raw counts of all genes of the file; genes that stand for one gene of the
+        lexicon are summed in the first of them and taken out of the others.
+    gene_index
+        (n_genes,) index in the lexicon, -1 for genes outside it; every other index occurs once.
+    species
+        Species key.
+    report
+        How many genes, and which share of the counts, the lexicon holds.
+    obs
+        The cell annotation of the file, indexed by cell name.
+    matrix
+        Which matrix the counts are from.
+    notes
+        What was chosen, in words for the user.
+    """
+
+    counts: sp.csr_matrix
+    gene_index: npt.NDArray[np.int64]
+    species: str
+    report: MatchReport
+    obs: pd.DataFrame
+    matrix: str
+    notes: tuple[str, ...]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int(self.counts.shape[0])
+
+
+def read_query(
+    query: AnnData | str | Path, lexicon: Lexicon, species: str | None = None, counts: str | None = None
+) -> Query:
+    """Read cells as raw counts over a lexicon.
+
+    Parameters
+    ----------
+    query
+        AnnData, or a file of a format that `lexicell.prepare` reads.
+    lexicon
+        The genes of the model.
+    species
+        Species of the cells. Without it: ``uns["species"]``, an obs column ``species`` or ``organism`` with one
+        value, gene ids that tell it, or the lexicon's only species.
+    counts
+        Matrix with the raw counts (``X``, ``layers/NAME``, ``raw``); None takes the one that holds them.
+
+    Raises
+    ------
+    InputError
+        When there are no raw counts, the species is not clear or not in the lexicon, or hardly a gene is known.
+    """
+    label = str(query) if not isinstance(query, AnnData) else "query AnnData"
+    with reading(label), open_source(query, label) as source:
+        if source.n_cells == 0:
+            raise InputError(f"{source.name}: holds no cells.")
+        choice = choose_matrix(source, counts)
+        var = source.var(choice.matrix)
+        name, how = _species(source, var, lexicon, species)
+        resolution, place = _resolve(source, var, GeneAnnotations.from_lexicon(lexicon, name))
+        notes = (choice.said, f"species {name} ({how})", f"genes by {place}")
+        index = np.append(lexicon.rows_of(name), -1)[np.where(resolution.rows >= 0, resolution.rows, -1)]
+        _check_matched(source, resolution, name, guessed=how.startswith("the only"))
+        matrix = _read_counts(source, choice.matrix)
+        obs = source.obs(source.obs_columns)
+    sums = np.asarray(matrix.sum(axis=0, dtype=np.int64)).ravel()
+    kinds = [resolution.rows >= 0, resolution.rows == -2, resolution.rows == -1]
+    report = resolution.report.with_counts(*(float(sums[kind].sum()) for kind in kinds))
+    matrix, index = _summed(matrix, index)
+    obs.index = pd.Index(obs.index.astype(str))
+    return Query(matrix, index, name, report, obs, choice.matrix, notes)
+
+
+def _species(source: MatrixSource, var: pd.DataFrame, lexicon: Lexicon, asked: str | None) -> tuple[str, str]:
+    """Return the species key, and how it was found."""
+    held = listing(lexicon.species, 20)
+    if asked is not None:
+        name, how = find_species(asked).name, "as asked"
+    elif source.species:
+        name, how = find_species(source.species).name, "from uns"
+    else:
+        found = _species_of_obs(source)
+        guess = species_of_ids(list(map(str, var.index)))
+        if found is not None:
+            name, how = found, "from obs"
+        elif guess is not None:
+            name, how = guess.name, "from the gene ids"
+        elif len(lexicon.species) == 1:
+            name, how = lexicon.species[0], "the only one of the model; nothing else says it"
+        else:
+            raise InputError(
+                f"{source.name}: says nothing of its species. Give it (--species, or species=...), one of {held}."
+            )
+    if name not in lexicon.species:
+        raise InputError(
+            f"{source.name}: the species is {name} ({how}), which the model does not know; it knows {held}. "
+            "Name the right one with --species (species=...), or extend the model to it."
+        )
+    return name, how
+
+
+def _species_of_obs(source: MatrixSource) -> str | None:
+    for column in _SPECIES_COLUMNS:
+        if column in source.obs_columns:
+            names = {find_species(text).name for text in clean_labels(source.obs([column])[column]).categories}
+            if len(names) > 1:
+                raise InputError(
+                    f"{source.name}: holds cells of {listing(sorted(names))} (obs column '{column}'); "
+                    "give one species at a time."
+                )
+            if names:
+                return names.pop()
+    return None
+
+
+def _resolve(source: MatrixSource, var: pd.DataFrame, annotations: GeneAnnotations) -> tuple[Resolution, str]:
+    """Look the genes up by whichever names of the file the lexicon knows best."""
+    columns = {"the index of var": [str(name).strip() for name in var.index]}
+    columns |= {f"var['{column}']": texts_of(var[column]) for column in name_columns(var)[:8]}
+    if not len(var):
+        raise InputError(f"{source.name}: holds no genes.")
+    found = {place: annotations.resolve(names) for place, names in columns.items()}
+    best = max(found, key=lambda place: found[place].report.n_matched)
+    return found[best], best
+
+
+def _check_matched(source: MatrixSource, resolution: Resolution, species: str, *, guessed: bool) -> None:
+    report = resolution.report
+    aside = sum(n for kind, n in report.by if kind.endswith("aside"))
+    if report.gene_share < _MIN_MATCHED:
+        raise InputError(
+            f"{source.name}: the model knows {report.n_matched:,} of its {report.n_genes:,} genes as genes of "
+            f"{species} (unknown: {listing(report.examples_unmatched, 3)}). Is the species right (--species)? "
+            "Are the gene names of the kind that the model was trained on (ids or symbols)?"
+        )
+    if guessed and aside > report.n_matched / 2:
+        raise InputError(
+            f"{source.name}: says nothing of its species, and its gene names match those of {species} only "
+            "without regard to case. Give the species (--species, or species=...)."
+        )
+
+
+def _read_counts(source: MatrixSource, name: str) -> sp.csr_matrix:
+    matrix = turned(source.matrix(name), None)
+    data, genes, lengths = [], [], [np.zeros(1, dtype=np.int64)]
+    for start, stop in pairwise(matrix.edges().tolist()):
+        rows = matrix.read(start, stop)
+        try:
+            data.append(integers_of(rows.data))
+        except NotCountsError as fault:
+            cell = start + int(np.searchsorted(rows.indptr, fault.position, side="right")) - 1
+            text = not_counts(source, name, cell, int(rows.genes[fault.position]), fault)
+            raise InputError(f"{text}; expected raw counts. {remedy(source, name)}") from None
+        genes.append(rows.genes.astype(np.int32))
+        lengths.append(np.diff(rows.indptr))
+    shape = (matrix.n_cells, matrix.n_genes)
+    indptr = np.cumsum(np.concatenate(lengths))
+    counts = sp.csr_matrix((np.concatenate(data), np.concatenate(genes), indptr), shape=shape)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts
+
+
+def _summed(counts: sp.csr_matrix, index: npt.NDArray[np.int64]) -> tuple[sp.csr_matrix, npt.NDArray[np.int64]]:
+    """Add genes of one lexicon index up in the first of them, and drop the others."""
+    _, first, place = np.unique(index, return_index=True, return_inverse=True)
+    target = np.where(index >= 0, first[place], np.arange(len(index)))
+    kept = np.unique(target)
+    if len(kept) == len(index):
+        return counts, index
+    columns = np.searchsorted(kept, target)
+    add = sp.csr_matrix(
+        (np.ones(len(index), dtype=counts.dtype), (np.arange(len(index)), columns)), shape=(len(index), len(kept))
+    )
+    return sp.csr_matrix(counts @ add), index[kept]

@@ -1,0 +1,164 @@
+"""Turning a gene-by-gene matrix round on disk, in bounded memory.
+
+The entries are read once, in file order, and dealt to bands of neighbouring cells, one scratch file a band. A
+band then fits in memory and is sorted by cell when it is read. So each entry is written once and read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lexicell.data.counts import RawRows
+from lexicell.data.readers.matrices import BLOCK_ENTRIES, Entries, Matrix, cut
+from lexicell.errors import InputError
+
+_MAX_BANDS = 500  # open files
+
+
+class BandedMatrix:
+    """A matrix that lies in bands of cells in a scratch folder; see `Matrix`."""
+
+    by_cell = True
+
+    def __init__(self, matrix: Matrix, scratch: Path, limit: int) -> None:
+        self.where = matrix.where
+        self.n_cells, self.n_genes = matrix.n_cells, matrix.n_genes
+        n_bands = min(max(1, -(-matrix.n_entries // limit)), _MAX_BANDS, max(self.n_cells, 1))
+        self._width = max(1, -(-self.n_cells // n_bands))
+        self._edges = np.append(np.arange(0, self.n_cells, self._width), self.n_cells).astype(np.int64)
+        self._scratch = scratch
+        self._dtype: np.dtype[Any] | None = None
+        self.n_entries = 0
+        scratch.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            paths = [self._path(band) for band in range(len(self._edges) - 1)]
+            files = [stack.enter_context(path.open("wb", buffering=1 << 16)) for path in paths]
+            for piece in matrix.entries():
+                self._deal(piece, files)
+
+    def sample(self, limit: int) -> Entries:
+        """Return the entries of the first band, at most `limit`."""
+        if self.n_cells == 0:
+            nothing = np.empty(0, dtype=np.int64)
+            return Entries(nothing, nothing, nothing)
+        records = self._band(0)[:limit]
+        cells, genes = records["cell"].astype(np.int64), records["gene"].astype(np.int64)
+        return Entries(cells, genes, records["value"])
+
+    def edges(self, limit: int = BLOCK_ENTRIES) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        """Return the edges of the bands, whatever `limit`."""
+        return self._edges
+
+    def read(self, start: int, stop: int) -> RawRows:
+        """Return the cells ``start:stop``, which lie in one band."""
+        band = start // self._width
+        records = self._band(band)
+        inside = records[(records["cell"] >= start) & (records["cell"] < stop)]
+        return rows_of(inside["cell"].astype(np.int64) - start, inside["gene"], inside["value"], stop - start)
+
+    def entries(self) -> Iterator[Entries]:
+        """Return the entries band by band."""
+        for band in range(len(self._edges) - 1):
+            records = self._band(band)
+            cells, genes = records["cell"].astype(np.int64), records["gene"].astype(np.int64)
+            yield Entries(cells, genes, records["value"])
+
+    def _path(self, band: int) -> Path:
+        return self._scratch / f"band{band:04d}.bin"
+
+    def _band(self, band: int) -> npt.NDArray[Any]:
+        if self._dtype is None:
+            return np.empty(0, dtype=[("cell", "<i4"), ("gene", "<i4"), ("value", "<f4")])
+        return np.fromfile(self._path(band), dtype=self._dtype)
+
+    def _deal(self, piece: Entries, files: list[Any]) -> None:
+        if self._dtype is None:
+            self._dtype = np.dtype([("cell", "<i4"), ("gene", "<i4"), ("value", piece.values.dtype)])
+        records = np.empty(len(piece.cells), dtype=self._dtype)
+        records["cell"], records["gene"], records["value"] = piece.cells, piece.genes, piece.values
+        bands = (piece.cells // self._width).astype(np.int16)
+        order = np.argsort(bands, kind="stable")  # a radix sort for 16-bit keys
+        records = records[order]
+        stops = np.cumsum(np.bincount(bands, minlength=len(files)))
+        for band, file in enumerate(files):
+            begin = int(stops[band - 1]) if band else 0
+            if stops[band] > begin:
+                file.write(records[begin : stops[band]].view(np.uint8).data)
+        self.n_entries += len(records)
+
+
+def turned(matrix: Matrix, scratch: Path | None, limit: int = 2 * BLOCK_ENTRIES) -> Matrix:
+    """Return `matrix` in a form whose cells can be read.
+
+    Parameters
+    ----------
+    matrix
+        Any matrix; one that is `by_cell` comes back as it is.
+    scratch
+        Folder for the bands; it is made when it is needed, and the caller removes it. Without one, the matrix
+        must fit in memory.
+    limit
+        Entries a band.
+    """
+    if matrix.by_cell:
+        return matrix
+    if scratch is None or matrix.n_entries <= limit:
+        return _in_memory(matrix)
+    return BandedMatrix(matrix, scratch, limit)
+
+
+def rows_of(
+    cells: npt.NDArray[np.integer[Any]], genes: npt.NDArray[Any], values: npt.NDArray[Any], n_cells: int
+) -> RawRows:
+    """Sort entries by cell, in the order in which they come within a cell."""
+    order = np.argsort(cells, kind="stable")
+    edges = np.zeros(n_cells + 1, dtype=np.int64)
+    np.cumsum(np.bincount(cells, minlength=n_cells), out=edges[1:])
+    return RawRows(values[order], genes[order], edges)
+
+
+class _MemoryMatrix:
+    """Rows in memory."""
+
+    by_cell = True
+
+    def __init__(self, matrix: Matrix, rows: RawRows) -> None:
+        self.where = matrix.where
+        self.n_cells, self.n_genes = matrix.n_cells, matrix.n_genes
+        self.n_entries = len(rows.data)
+        self._rows = rows
+
+    def sample(self, limit: int) -> Entries:
+        piece = next(self.entries())
+        return Entries(piece.cells[:limit], piece.genes[:limit], piece.values[:limit])
+
+    def edges(self, limit: int = BLOCK_ENTRIES) -> npt.NDArray[np.int64]:
+        return cut(self._rows.indptr, limit)
+
+    def read(self, start: int, stop: int) -> RawRows:
+        begin, end = self._rows.indptr[start], self._rows.indptr[stop]
+        edges = self._rows.indptr[start : stop + 1] - begin
+        return RawRows(self._rows.data[begin:end], self._rows.genes[begin:end], edges)
+
+    def entries(self) -> Iterator[Entries]:
+        cells = np.repeat(np.arange(self.n_cells), np.diff(self._rows.indptr))
+        yield Entries(cells, self._rows.genes.astype(np.int64), self._rows.data)
+
+
+def _in_memory(matrix: Matrix) -> Matrix:
+    pieces = list(matrix.entries())
+    if not pieces:
+        nothing = np.empty(0, dtype=np.int64)
+        return _MemoryMatrix(matrix, RawRows(nothing, nothing, np.zeros(matrix.n_cells + 1, dtype=np.int64)))
+    try:
+        cells, genes = (np.concatenate([getattr(p, key) for p in pieces]) for key in ("cells", "genes"))
+        values = np.concatenate([piece.values for piece in pieces])
+    except MemoryError:
+        raise InputError(f"{matrix.where}: does not fit in memory, and lies gene by gene.") from None
+    return _MemoryMatrix(matrix, rows_of(cells, genes.astype(np.int32), values, matrix.n_cells))

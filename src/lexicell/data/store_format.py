@@ -1,0 +1,95 @@
+"""What a store looks like on disk: file names, dtypes, checksums and the fingerprint.
+
+A store is a folder that numpy, pandas and a JSON reader can open without lexicell:
+
+    meta.json            what the store holds, SHA-256 of every other file, its fingerprint
+    indptr.npy           int64 (n_cells + 1,): cell i has the entries indptr[i]:indptr[i + 1]
+    genes.npy            smallest unsigned type (nnz,): row of lexicon.parquet, ascending within a cell
+    counts.npy           uint16 (nnz,): 65535 stands for "look in the overflow table"
+    overflow_at.npy      int64: entries whose count is 65535 or more, ascending
+    overflow_counts.npy  int64: their counts
+    obs.parquet          one row a cell
+    lexicon.parquet      the genes
+    panels/NNN.npy       int64: the genes that a source measured, ascending; others are missing, not zero
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = "lexicell-store"
+VERSION = 1
+
+META = "meta.json"
+INDPTR = "indptr.npy"
+GENES = "genes.npy"
+COUNTS = "counts.npy"
+OVERFLOW_AT = "overflow_at.npy"
+OVERFLOW_COUNTS = "overflow_counts.npy"
+OBS = "obs.parquet"
+LEXICON = "lexicon.parquet"
+PANELS = "panels"
+
+OVERFLOW = 65535  # the uint16 that stands for "this count is in the overflow table"
+MAX_COUNT = 2**31 - 1  # more molecules of one gene than this in one cell is no count
+
+STANDARD_COLUMNS = ("source", "species", "donor", "tissue", "assay", "depth", "n_genes")
+
+
+def gene_dtype(n_genes: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """Return the smallest unsigned type that holds the indices of `n_genes` genes."""
+    return np.dtype(np.min_scalar_type(max(n_genes - 1, 0)))
+
+
+def panel_file(number: int) -> str:
+    """Return the name, relative to the store, of the file of a panel."""
+    return f"{PANELS}/{number:03d}.npy"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def canonical_json(data: Any) -> bytes:
+    """Return the one JSON text that stands for `data`: keys sorted, indented, no NaN."""
+    text = json.dumps(data, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=True)
+    return text.encode() + b"\n"
+
+
+def fingerprint_of(meta: dict[str, Any]) -> str:
+    """Return the fingerprint of a store's content: the same cells, genes and labels give the same one.
+
+    The name, the date and the reports in `meta` do not enter it.
+    """
+    content = {
+        "version": meta["version"],
+        "checksums": meta["checksums"],
+        "lexicon": meta["lexicon_fingerprint"],
+        "label_levels": meta["label_levels"],
+        "sources": [
+            {key: source[key] for key in ("name", "species", "start", "stop", "panel")} for source in meta["sources"]
+        ],
+    }
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def seal(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return `meta` with its fingerprint and the checksum of all the rest added."""
+    sealed = {**meta, "fingerprint": fingerprint_of(meta)}
+    sealed.pop("checksum", None)
+    return {**sealed, "checksum": hashlib.sha256(canonical_json(sealed)).hexdigest()}
+
+
+def seal_holds(meta: dict[str, Any]) -> bool:
+    """Say whether `meta` is as `seal` left it."""
+    try:
+        return seal({key: meta[key] for key in meta if key not in ("fingerprint", "checksum")}) == meta
+    except (KeyError, TypeError, ValueError):
+        return False

@@ -1,0 +1,1 @@
+"""Genes as words: species, the lexicon, and gene tables."""

@@ -1,0 +1,230 @@
+"""CellModel: a trained, frozen model with its lexicon, ready to embed cells and genes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from rich.progress import track
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from lexicell.data.gene_cover import GeneCover
+from lexicell.data.gene_sampler import SparseRows
+from lexicell.data.query import Query
+from lexicell.errors import InputError
+from lexicell.genes.lexicon import Lexicon
+from lexicell.labels import LabelTree
+from lexicell.model.checkpoint import ModelSpec, load_model, save_model
+from lexicell.model.network import CellNetwork, Encoded
+
+CELLS_AT_ONCE = 2048  # cells whose samples are dealt together; bounds memory whatever the query's size
+TOKENS_AT_ONCE = 16_384  # tokens in a forward pass
+
+
+@dataclass(frozen=True)
+class CellOutput:
+    """What the model makes of some cells."""
+
+    embedding: npt.NDArray[np.float32]  # (n_cells, width)
+    probabilities: list[npt.NDArray[np.float32]]  # per label level (n_cells, n_nodes); empty without a label head
+
+
+class CellModel:
+    """A trained model.
+
+    Parameters
+    ----------
+    network
+        Weights; put into evaluation mode.
+    spec
+        What they mean: lexicon, label tree, covariates, tokens.
+    device
+        Where it runs; a GPU where there is one, unless said otherwise.
+    """
+
+    def __init__(self, network: CellNetwork, spec: ModelSpec, device: str | torch.device | None = None) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.spec = spec
+
+    @classmethod
+    def load(cls, run: str | Path, device: str | torch.device | None = None) -> Self:
+        """Load the model of a run folder.
+
+        Raises
+        ------
+        InputError
+            When the folder holds no whole model, or weights, config and lexicon do not belong together.
+        """
+        return cls(*load_model(Path(run)), device=device)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model into a folder."""
+        save_model(Path(folder), self.network, self.spec)
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The genes it knows."""
+        return self.spec.lexicon
+
+    @property
+    def label_tree(self) -> LabelTree | None:
+        """Labels of its label head, if it was trained with one."""
+        return self.spec.label_tree
+
+    @property
+    def width(self) -> int:
+        """Numbers in an embedding."""
+        return self.spec.config.encoder.width
+
+    def embed(
+        self,
+        query: Query,
+        *,
+        samples: int | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Return cell embeddings, (n_cells, width); see `run`."""
+        return self.run(query, samples=samples, batch_size=batch_size, progress=progress).embedding
+
+    def predict_labels(
+        self,
+        query: Query,
+        *,
+        samples: int | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the label head's probabilities, per level (n_cells, n_nodes); see `run`.
+
+        Raises
+        ------
+        InputError
+            When the model was trained without labels.
+        """
+        if self.label_tree is None:
+            raise InputError(
+                "this model has no label head: its stores carried no labels, or objectives.labels was 0; "
+                "use --method knn"
+            )
+        return self.run(query, samples=samples, batch_size=batch_size, progress=progress).probabilities
+
+    @torch.inference_mode()
+    def run(
+        self,
+        query: Query,
+        *,
+        samples: int | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> CellOutput:
+        """Embed cells, and classify them where there is a label head.
+
+        A cell is shown in samples of as many genes as in training, which together show every expressed gene;
+        embeddings and log-probabilities are averaged over them. A cell's result depends on that cell alone.
+
+        Parameters
+        ----------
+        query
+            Cells, from `lexicell.data.query.read_query`.
+        samples
+            At most so many samples a cell: faster, but not every expressed gene is seen.
+        batch_size
+            Samples in a forward pass.
+        progress
+            Show a progress bar.
+        """
+        per_pass = batch_size or max(1, TOKENS_AT_ONCE // self.spec.tokens)
+        cover = self._cover(query, samples)
+        n_cells = query.counts.shape[0]
+        starts = range(0, n_cells, CELLS_AT_ONCE)
+        outputs = [
+            self._run_chunk(query.counts[start : start + CELLS_AT_ONCE], query.gene_index, cover, per_pass)
+            for start in track(starts, description="embedding", disable=not progress)
+        ]
+        levels = len(outputs[0].probabilities) if outputs else 0
+        return CellOutput(
+            np.concatenate([out.embedding for out in outputs]),
+            [np.concatenate([out.probabilities[level] for out in outputs]) for level in range(levels)],
+        )
+
+    def _cover(self, query: Query, samples: int | None) -> GeneCover:
+        panel = np.unique(query.gene_index[query.gene_index >= 0])
+        if not len(panel):
+            raise InputError(
+                "none of the query's genes is in the model's lexicon; check the species and which column holds gene ids"
+            )
+        return GeneCover(panel, len(self.lexicon), self.spec.tokens, self.spec.silent_share, samples)
+
+    def _run_chunk(
+        self, counts: csr_matrix, gene_index: npt.NDArray[np.int64], cover: GeneCover, per_pass: int
+    ) -> CellOutput:
+        rows = _known_rows(counts, gene_index)
+        depth = np.zeros(len(rows.begin), np.float32)
+        np.add.at(depth, np.repeat(np.arange(len(depth)), rows.end - rows.begin), rows.counts.astype(np.float32))
+        dealt = cover.deal(rows)
+        n_samples = np.bincount(dealt.cell, minlength=len(depth))[:, None].astype(np.float32)
+        embedding = np.zeros((len(depth), self.width), np.float32)
+        sizes = self.label_tree.sizes if self.network.label_head is not None and self.label_tree else ()
+        logs = [np.zeros((len(depth), size), np.float32) for size in sizes]
+        for part in _parts(len(dealt.cell), per_pass):
+            cell = dealt.cell[part]
+            encoded = self._encode(dealt.genes[part], dealt.counts[part], depth[cell])
+            np.add.at(embedding, cell, encoded.cls.float().cpu().numpy())
+            if self.network.label_head is not None:
+                paths = self.network.label_head.path_log_probabilities(encoded.cls)
+                for total, path in zip(logs, paths, strict=True):
+                    np.add.at(total, cell, path.cpu().numpy())
+        return CellOutput(embedding / n_samples, self._consistent(logs, n_samples))
+
+    def _encode(
+        self, genes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], depth: npt.NDArray[np.float32]
+    ) -> Encoded:
+        unknown = torch.zeros(len(genes), len(self.spec.covariates), dtype=torch.long)
+        arrays = (torch.from_numpy(genes), torch.from_numpy(counts), torch.from_numpy(depth), unknown)
+        return self.network.encode(*(array.to(self.device) for array in arrays))
+
+    def _consistent(
+        self, logs: list[npt.NDArray[np.float32]], n_samples: npt.NDArray[np.float32]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Average log-probabilities over samples; renormalise among siblings, so that children add up to parents."""
+        if not logs or self.label_tree is None:
+            return []
+        out: list[npt.NDArray[np.float32]] = []
+        for level, log in enumerate(logs):
+            score = np.exp(log / n_samples)
+            parent = self.label_tree.parents[level] if level else np.zeros(score.shape[1], np.int64)
+            n_parents = out[-1].shape[1] if level else 1
+            family = np.zeros((len(score), n_parents), np.float32)
+            np.add.at(family.T, parent, score.T)
+            above = out[-1][:, parent] if level else 1.0
+            out.append((above * score / np.maximum(family[:, parent], 1e-30)).astype(np.float32))
+        return out
+
+    def gene_table(self) -> pd.DataFrame:
+        """Return the static gene embeddings: species, gene_id, symbol, and columns ``e0`` ... of the row."""
+        weight: Tensor = self.network.genes.weight.detach()
+        rows = pd.DataFrame(weight.float().cpu().numpy(), columns=[f"e{i}" for i in range(self.width)])
+        return pd.concat([self.lexicon.table.reset_index(drop=True), rows], axis=1)
+
+
+def _parts(n: int, size: int) -> Iterator[slice]:
+    for start in range(0, n, size):
+        yield slice(start, start + size)
+
+
+def _known_rows(counts: csr_matrix, gene_index: npt.NDArray[np.int64]) -> SparseRows:
+    """Return cells' counts in lexicon indices; genes that the lexicon lacks are left out."""
+    known = csr_matrix(counts)[:, gene_index >= 0]
+    known.eliminate_zeros()
+    indptr = known.indptr.astype(np.int64)
+    genes = gene_index[gene_index >= 0][known.indices]
+    return SparseRows(indptr[:-1], indptr[1:], genes, known.data.astype(np.int64))

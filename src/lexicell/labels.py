@@ -1,0 +1,212 @@
+"""The label tree: cell labels on levels from coarse to fine, each label under one parent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lexicell.errors import InputError, listing, raise_all
+
+
+def clean_labels(column: pd.Series) -> pd.Categorical:
+    """Return a label column as text categories, sorted; NaN, empty and blank values are missing (code -1).
+
+    Whole numbers read as floats (a column of cluster numbers with gaps) lose their ``.0``.
+    """
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    codes, uniques = pd.factorize(np.asarray(values, dtype=object))
+    names = np.array([_text(value) for value in uniques] or [""], dtype=object)
+    texts = pd.Series(np.where(codes >= 0, names[codes], ""), dtype=object)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        texts = pd.Series(np.append(texts.to_numpy(dtype=object), "")[column.cat.codes], dtype=object)
+    return pd.Categorical(texts.where(texts != ""))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTree:
+    """Labels on levels from coarse to fine.
+
+    Attributes
+    ----------
+    levels
+        Level names (obs columns), coarse to fine.
+    names
+        For each level, its labels in sorted order: a label's code is its place here.
+    parents
+        ``parents[i][j]`` is the code on level ``i - 1`` of the parent of label ``j`` of level ``i``;
+        ``parents[0]`` is empty.
+    """
+
+    levels: tuple[str, ...]
+    names: tuple[tuple[str, ...], ...]
+    parents: tuple[npt.NDArray[np.int64], ...]
+
+    @classmethod
+    def from_frame(cls, obs: pd.DataFrame, levels: Sequence[str], source: str = "obs") -> Self:
+        """Read the tree off labelled cells.
+
+        Parameters
+        ----------
+        obs
+            One row a cell. NaN, empty and blank labels are missing and need no parent.
+        levels
+            Columns of `obs`, coarse to fine.
+        source
+            What to call `obs` in an error.
+
+        Raises
+        ------
+        InputError
+            When a column is missing or holds no label, a label has two parents, or a label never occurs
+            together with one of the level above. All faults are reported together.
+        """
+        levels = tuple(levels)
+        _check_levels(obs, levels, source)
+        columns = [clean_labels(obs[level]) for level in levels]
+        names = tuple(tuple(str(name) for name in column.categories) for column in columns)
+        faults = [
+            f"{source}: the label column '{level}' holds no label (all values are missing)."
+            for level, labels in zip(levels, names, strict=True)
+            if not labels
+        ]
+        raise_all(faults, "The labels cannot be used:")
+        parents = [np.empty(0, dtype=np.int64)]
+        for depth in range(1, len(levels)):
+            upper, lower = columns[depth - 1], columns[depth]
+            found, wrong = _parents(upper, lower)
+            parents.append(found)
+            if wrong:
+                pair = (levels[depth - 1], levels[depth])
+                faults.append(f"{source}: {_tree_fault(pair, wrong, upper, lower)}")
+        raise_all(faults, "The labels do not form a tree (levels run from coarse to fine):")
+        return cls(levels, names, tuple(parents))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of labels on each level."""
+        return tuple(len(labels) for labels in self.names)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LabelTree):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.levels, self.names))
+
+    def encode(self, obs: pd.DataFrame) -> npt.NDArray[np.int64]:
+        """Return codes (n_cells, n_levels); -1 where a label is missing or unknown, or has no column."""
+        codes = np.full((len(obs), len(self.levels)), -1, dtype=np.int64)
+        for place, (level, labels) in enumerate(zip(self.levels, self.names, strict=True)):
+            if level in obs.columns:
+                column = clean_labels(obs[level])
+                here = pd.Index(labels, dtype=object).get_indexer(pd.Index(column.categories, dtype=object))
+                codes[:, place] = np.append(here, -1)[column.codes]
+        return codes
+
+    def decode(self, codes: npt.NDArray[np.int64], index: pd.Index | None = None) -> pd.DataFrame:
+        """Return the labels of codes (n_cells, n_levels) as one column a level; -1 becomes NaN."""
+        codes = np.asarray(codes)
+        if codes.ndim != 2 or codes.shape[1] != len(self.levels):
+            raise ValueError(f"codes: expected the shape (n_cells, {len(self.levels)}), got {codes.shape}.")
+        columns = {
+            level: np.append(np.array(labels, dtype=object), np.nan)[codes[:, place]]
+            for place, (level, labels) in enumerate(zip(self.levels, self.names, strict=True))
+        }
+        return pd.DataFrame(columns, index=index)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tree as lists and strings, for JSON."""
+        return {
+            "levels": list(self.levels),
+            "names": [list(labels) for labels in self.names],
+            "parents": [codes.tolist() for codes in self.parents],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return the tree that `to_dict` wrote; raise InputError where it is not one."""
+        try:
+            levels = tuple(str(level) for level in data["levels"])
+            names = tuple(tuple(str(name) for name in labels) for labels in data["names"])
+            parents = tuple(np.array(codes, dtype=np.int64) for codes in data["parents"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"This is not a label tree: {error!r}.") from None
+        above = (0, *(len(labels) for labels in names[:-1]))
+        fits = len(levels) == len(names) == len(parents) and all(
+            codes.shape == ((len(labels),) if place else (0,))
+            and bool(((codes >= 0) & (codes < above[place])).all())
+            for place, (labels, codes) in enumerate(zip(names, parents, strict=False))
+        )
+        if not fits:
+            raise InputError(
+                "This label tree contradicts itself: its levels, names and parents do not fit together."
+            )
+        return cls(levels, names, parents)
+
+
+def _check_levels(obs: pd.DataFrame, levels: tuple[str, ...], source: str) -> None:
+    if not levels:
+        raise InputError(f"{source}: no label level was named.")
+    faults = [
+        f"{source}: the label level '{level}' is named twice."
+        for level in set(levels)
+        if levels.count(level) > 1
+    ]
+    missing = [level for level in levels if level not in obs.columns]
+    if missing:
+        faults.append(
+            f"{source}: no label column {listing(map(repr, missing))}; the columns are "
+            f"{listing(map(repr, obs.columns), 20)}."
+        )
+    raise_all(faults, "The labels cannot be used:")
+
+
+def _parents(
+    upper: pd.Categorical, lower: pd.Categorical
+) -> tuple[npt.NDArray[np.int64], dict[int, list[int]]]:
+    """Return each lower label's parent code, and the labels that have not exactly one (code -> parents)."""
+    pairs = pd.DataFrame({"upper": upper.codes, "lower": lower.codes}).drop_duplicates()
+    pairs = pairs[(pairs["upper"] >= 0) & (pairs["lower"] >= 0)].sort_values(["lower", "upper"])
+    parents = np.full(len(lower.categories), -1, dtype=np.int64)
+    parents[pairs["lower"]] = pairs["upper"]
+    counts = np.bincount(pairs["lower"], minlength=len(parents))
+    wrong = {
+        int(code): pairs.loc[pairs["lower"] == code, "upper"].tolist() for code in np.flatnonzero(counts != 1)
+    }
+    return parents, wrong
+
+
+def _tree_fault(
+    pair: tuple[str, str], wrong: dict[int, list[int]], upper: pd.Categorical, lower: pd.Categorical
+) -> str:
+    coarse, fine = pair
+    split = [
+        f"'{lower.categories[code]}' under {listing((repr(upper.categories[p]) for p in parents), 3)}"
+        for code, parents in wrong.items()
+        if parents
+    ]
+    orphans = [f"'{lower.categories[code]}'" for code, parents in wrong.items() if not parents]
+    said = []
+    if split:
+        said.append(f"a label of '{fine}' may lie under one label of '{coarse}' only, but {listing(split)}")
+    if orphans:
+        said.append(f"no cell says under which '{coarse}' these labels of '{fine}' lie: {listing(orphans)}")
+    fault = "; ".join(said) + "."
+    reverse = _parents(lower, upper)[1]
+    if split and not any(reverse.values()):
+        fault += f" The other way round they do form a tree: name '{fine}' before '{coarse}'."
+    return fault

@@ -1,0 +1,1 @@
+"""The network: count classes, embeddings, trunk, heads, losses, and how weights are kept."""

@@ -1,0 +1,82 @@
+"""What a token is made of: gene, count class; and the CLS token: depth, covariates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GeneEmbedding(nn.Module):
+    """A gene table that can grow, and whose old rows can stand still.
+
+    Rows that must not move are a parameter of their own without gradient: a row that is merely given a zero
+    gradient would still be moved by weight decay and momentum.
+    """
+
+    def __init__(self, n_genes: int, width: int) -> None:
+        super().__init__()
+        self.frozen = nn.Parameter(torch.empty(0, width), requires_grad=False)
+        self.rows = nn.Parameter(torch.empty(n_genes, width))
+
+    def __len__(self) -> int:
+        return len(self.frozen) + len(self.rows)
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table, (n_genes, width)."""
+        return torch.cat([self.frozen, self.rows]) if len(self.frozen) else self.rows
+
+    def forward(self, genes: Tensor) -> Tensor:
+        """Return the rows of some genes: (...) int64 -> (..., width)."""
+        n_frozen = len(self.frozen)
+        if not n_frozen:
+            return F.embedding(genes, self.rows)
+        old = F.embedding(genes.clamp(max=n_frozen - 1), self.frozen)
+        if not len(self.rows):
+            return old
+        new = F.embedding((genes - n_frozen).clamp(min=0), self.rows)
+        return torch.where((genes < n_frozen).unsqueeze(-1), old, new)
+
+    def extend(self, new_rows: Tensor) -> None:
+        """Append rows, (n_new, width); the index of an old row stays."""
+        self.rows = nn.Parameter(torch.cat([self.rows.detach(), new_rows.to(self.rows)]))
+
+    def freeze(self, n_frozen: int) -> None:
+        """Make the first ``n_frozen`` rows immovable, and only those."""
+        whole = self.weight.detach()
+        self.frozen = nn.Parameter(whole[:n_frozen].clone(), requires_grad=False)
+        self.rows = nn.Parameter(whole[n_frozen:].clone())
+
+
+class DepthEmbedding(nn.Module):
+    """Embeds a cell's total counts, on a log scale."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, depth: Tensor) -> Tensor:
+        """Embed total counts: (b,) -> (b, width)."""
+        x = (torch.log10(depth.clamp(min=1)) - 3.5).unsqueeze(-1)
+        embedded: Tensor = self.out(F.silu(self.hidden(torch.cat([x, x * x], dim=-1))))
+        return embedded
+
+
+class CovariateEmbedding(nn.Module):
+    """Sums one embedding per covariate; level 0 is unknown."""
+
+    def __init__(self, n_levels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(n + 1, width) for n in n_levels)
+        self.width = width
+
+    def forward(self, covariates: Tensor) -> Tensor:
+        """Embed covariates: (b, c) int64 -> (b, width)."""
+        out = torch.zeros(len(covariates), self.width, device=covariates.device)
+        for column, table in enumerate(self.tables):
+            out = out + table(covariates[:, column])
+        return out

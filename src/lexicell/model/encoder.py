@@ -1,0 +1,119 @@
+"""The trunk: a pre-norm transformer over a set of tokens.
+
+Design:
+- RMSNorm before each sublayer and once at the end; no biases; no dropout.
+- Queries and keys are normalised per head (QK-norm), so attention logits cannot run away.
+- SwiGLU feed-forward.
+- No positions: a cell is a set, and permuting its genes changes nothing.
+- PyTorch's scaled-dot-product attention, no mask: batches hold no padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lexicell.errors import InputError
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Size of the trunk."""
+
+    width: int = 256
+    """Numbers in a token's state."""
+    layers: int = 6
+    """Transformer blocks."""
+    heads: int = 8
+    """Attention heads; must divide width."""
+    mlp_ratio: float = 2.75
+    """Hidden width of the SwiGLU feed-forward, as a multiple of width."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or min(self.width, self.layers, self.heads) < 1:
+            raise InputError(
+                f"model.encoder: heads must divide width and all be positive; got width={self.width}, "
+                f"heads={self.heads}, layers={self.layers}"
+            )
+
+
+class Attention(nn.Module):
+    """Multi-head attention of ``x`` on ``context`` (itself, unless another is given)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.query_norm = nn.RMSNorm(width // heads, elementwise_affine=False)
+        self.key_norm = nn.RMSNorm(width // heads, elementwise_affine=False)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attend: (b, l, width) on (b, m, width) -> (b, l, width)."""
+        q, k, v = self.project(x, x if context is None else context)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return self.out(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return normalised queries, normalised keys and values, each (b, heads, length, width / heads)."""
+        q, k, v = (
+            states.unflatten(-1, (self.heads, -1)) for states in (self.query(x), self.key(context), self.value(context))
+        )
+        return self.query_norm(q).transpose(1, 2), self.key_norm(k).transpose(1, 2), v.transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: a gated linear unit with SiLU (Shazeer 2020)."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(round(width * ratio / 16) * 16)
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each token: (..., width) -> (..., width)."""
+        return self.down(F.silu(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One transformer block; with a context it is a cross-attention block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention = Attention(width, heads)
+        self.mlp_norm = nn.RMSNorm(width)
+        self.mlp = FeedForward(width, mlp_ratio)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Update the tokens: (b, l, width) -> (b, l, width)."""
+        x = x + self.attention(self.attention_norm(x), context)
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """The stack of blocks."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width)
+        self.activation_checkpointing = config.activation_checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode a set of tokens: (b, l, width) -> (b, l, width)."""
+        for block in self.blocks:
+            if self.activation_checkpointing and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return self.norm(x)  # type: ignore[no-any-return]

@@ -1,0 +1,87 @@
+"""What is asked of the encoded cell: raw counts of held-out genes, a projection for contrast, labels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lexicell.labels import LabelTree
+from lexicell.model.encoder import Block
+
+
+class CountDecoder(nn.Module):
+    """Held-out genes, as queries, cross-attend to a context and are classified by raw count.
+
+    The context is all encoded tokens of a cell, or its CLS token alone.
+    """
+
+    def __init__(self, width: int, heads: int, layers: int, mlp_ratio: float, n_classes: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width, bias=False)
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(layers))
+        self.norm = nn.RMSNorm(width)
+        self.classifier = nn.Linear(width, n_classes)
+
+    def forward(self, genes: Tensor, context: Tensor) -> Tensor:
+        """Return count logits: gene embeddings (b, q, width), context (b, m, width) -> (b, q, n_classes)."""
+        x = self.query(genes)
+        for block in self.blocks:
+            x = block(x, context)
+        return self.classifier(self.norm(x))  # type: ignore[no-any-return]
+
+
+class Projection(nn.Module):
+    """Projects CLS to the unit sphere on which two views of a cell are compared (Chen et al. 2020)."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, out)
+
+    def forward(self, cls: Tensor) -> Tensor:
+        """Project and normalise: (..., width) -> (..., out)."""
+        return F.normalize(self.out(F.silu(self.hidden(cls))), dim=-1)
+
+
+class LabelHead(nn.Module):
+    """A linear head down the label tree.
+
+    Each node is scored against its siblings, so that a path's probability is the product of
+    P(child | parent) and a child never exceeds its parent.
+    """
+
+    def __init__(self, width: int, tree: LabelTree) -> None:
+        super().__init__()
+        self.sizes = [len(names) for names in tree.names]
+        self.out = nn.Linear(width, sum(self.sizes))
+        self.parents: list[Tensor] = []
+        for level, size in enumerate(self.sizes):
+            parent = torch.from_numpy(tree.parents[level]) if level else torch.zeros(size, dtype=torch.long)
+            self.register_buffer(f"parent_{level}", parent, persistent=False)
+
+    def forward(self, cls: Tensor) -> list[Tensor]:
+        """Return log P(node | parent) per level: (b, width) -> list of (b, n_nodes)."""
+        out = []
+        for level, logits in enumerate(self.out(cls).float().split(self.sizes, dim=-1)):
+            parent = getattr(self, f"parent_{level}")
+            n_parents = self.sizes[level - 1] if level else 1
+            out.append(_log_softmax_among_siblings(logits, parent, n_parents))
+        return out
+
+    def path_log_probabilities(self, cls: Tensor) -> list[Tensor]:
+        """Return log P(node) per level, products along the path: (b, width) -> list of (b, n_nodes)."""
+        conditional = self(cls)
+        paths = [conditional[0]]
+        for level in range(1, len(conditional)):
+            paths.append(conditional[level] + paths[-1][:, getattr(self, f"parent_{level}")])
+        return paths
+
+
+def _log_softmax_among_siblings(logits: Tensor, parent: Tensor, n_parents: int) -> Tensor:
+    """Log-softmax within each group of nodes that share a parent: (b, n) -> (b, n)."""
+    index = parent.expand_as(logits)
+    highest = logits.new_full((len(logits), n_parents), -torch.inf).scatter_reduce(1, index, logits, "amax")
+    shifted = logits - highest.detach().gather(1, index)
+    total = logits.new_zeros(len(logits), n_parents).scatter_add(1, index, shifted.exp())
+    return shifted - total.log().gather(1, index)

@@ -1,0 +1,49 @@
+"""Losses as pure functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def count_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the cross-entropy of each count class, in nats: (..., n_classes), (...) -> (...)."""
+    losses = F.cross_entropy(logits.flatten(0, -2), classes.flatten(), reduction="none")
+    return losses.view(classes.shape)
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Return the symmetric InfoNCE loss between two views (van den Oord et al. 2018; Radford et al. 2021).
+
+    Parameters
+    ----------
+    first, second
+        (b, width) unit vectors; row ``i`` of both is the same cell.
+    temperature
+        Divides the cosine similarities.
+    """
+    similarity = first.float() @ second.float().T / temperature
+    same = torch.arange(len(first), device=first.device)
+    return (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
+
+
+def label_cross_entropy(log_probabilities: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed cross-entropy down the label tree, and the number of labels it is summed over.
+
+    Parameters
+    ----------
+    log_probabilities
+        Per level, (b, n_nodes) log P(node | parent).
+    labels
+        (b, n_levels) node per level; -1 where there is no label.
+    """
+    total = log_probabilities[0].new_zeros(())
+    n_labels = (labels >= 0).sum()
+    for level, scores in enumerate(log_probabilities):
+        known = labels[:, level] >= 0
+        picked = scores.gather(1, labels[:, level].clamp(min=0)[:, None])[:, 0]
+        total = total - torch.where(known, picked, 0.0).sum()
+    return total, n_labels

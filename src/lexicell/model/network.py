@@ -1,0 +1,132 @@
+"""CellNetwork: embeddings, trunk and heads put together, and the one place where weights are initialised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lexicell.labels import LabelTree
+from lexicell.model.counts import CountClasses, CountConfig
+from lexicell.model.embedding import CovariateEmbedding, DepthEmbedding, GeneEmbedding
+from lexicell.model.encoder import Encoder, EncoderConfig
+from lexicell.model.heads import CountDecoder, LabelHead, Projection
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The trunk."""
+    counts: CountConfig = field(default_factory=CountConfig)
+    """Classes of raw counts."""
+    decoder_layers: int = 1
+    """Cross-attention blocks of the count decoder."""
+    projection: int = 64
+    """Numbers in the contrastive projection."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded cell."""
+
+    context: Tensor  # (b, 1 + l, width): CLS and tokens
+
+    @property
+    def cls(self) -> Tensor:
+        """The cell, (b, width)."""
+        return self.context[:, 0]
+
+    @property
+    def tokens(self) -> Tensor:
+        """Its genes in the order given, (b, l, width)."""
+        return self.context[:, 1:]
+
+
+class CellNetwork(nn.Module):
+    """The network that is trained.
+
+    Parameters
+    ----------
+    config
+        Architecture.
+    n_genes
+        Size of the lexicon.
+    covariate_sizes
+        Number of levels of each covariate.
+    label_tree
+        Tree for the label head; None for no head.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        n_genes: int,
+        covariate_sizes: Sequence[int] = (),
+        label_tree: LabelTree | None = None,
+    ) -> None:
+        super().__init__()
+        encoder = config.encoder
+        self.config = config
+        self.count_classes = CountClasses(config.counts)
+        self.genes = GeneEmbedding(n_genes, encoder.width)
+        self.counts = nn.Embedding(self.count_classes.n_classes, encoder.width)
+        self.cls = nn.Parameter(torch.empty(encoder.width))
+        self.depth = DepthEmbedding(encoder.width)
+        self.covariates = CovariateEmbedding(covariate_sizes, encoder.width)
+        self.encoder = Encoder(encoder)
+        self.decoder = CountDecoder(
+            encoder.width,
+            encoder.heads,
+            config.decoder_layers,
+            encoder.mlp_ratio,
+            self.count_classes.n_classes,
+        )
+        self.projection = Projection(encoder.width, config.projection)
+        self.label_head = LabelHead(encoder.width, label_tree) if label_tree else None
+
+    def encode(self, genes: Tensor, counts: Tensor, depth: Tensor, covariates: Tensor) -> Encoded:
+        """Encode cells.
+
+        Parameters
+        ----------
+        genes, counts
+            (b, l) lexicon indices and raw counts of the tokens.
+        depth
+            (b,) total counts.
+        covariates
+            (b, c) covariate levels, 0 for unknown.
+        """
+        tokens = self.genes(genes) + self.counts(self.count_classes(counts))
+        cls = self.cls + self.depth(depth) + self.covariates(covariates)
+        return Encoded(self.encoder(torch.cat([cls.unsqueeze(1), tokens], dim=1)))
+
+    def count_logits(self, query_genes: Tensor, context: Tensor) -> Tensor:
+        """Return logits of the raw count of genes: (b, q), (b, m, width) -> (b, q, n_classes)."""
+        return self.decoder(self.genes(query_genes), context)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Set all weights.
+
+        Matrices are normal with standard deviation 1 / sqrt(inputs); those that write to the residual stream
+        start at zero, so that each block begins as the identity; embeddings are of unit length, norms are one.
+        """
+        writers = ("attention.out.weight", "down.weight", "classifier.weight", "label_head.out.weight")
+        for name, parameter in self.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.fill_(1.0)
+            elif name.endswith(("bias", *writers)):
+                parameter.zero_()
+            else:  # matrices have their inputs in the last dimension; so have embeddings their width
+                parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[-1]), generator=generator)
+
+    def n_parameters(self) -> dict[str, int]:
+        """Return the number of parameters of each part, and in all."""
+        parts = {name: sum(p.numel() for p in part.parameters()) for name, part in self.named_children()}
+        parts = {name: n for name, n in parts.items() if n}
+        return parts | {"total": sum(p.numel() for p in self.parameters())}

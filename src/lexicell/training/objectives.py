@@ -1,0 +1,155 @@
+"""What is optimised: one small class an objective, each weighted in the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from lexicell.batch import CellBatch
+from lexicell.errors import InputError
+from lexicell.model.losses import count_cross_entropy, info_nce, label_cross_entropy
+from lexicell.model.network import CellNetwork, Encoded
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights of the objectives; 0 switches one off."""
+
+    counts: float = 1.0
+    """Cross-entropy of held-out raw counts, read from all tokens of a view."""
+    cls_counts: float = 0.5
+    """The same read from CLS alone, which makes CLS hold the cell."""
+    contrastive: float = 0.1
+    """InfoNCE between the two gene-disjoint views of a cell; needs sampling.views = 2."""
+    labels: float = 0.5
+    """Cross-entropy down the label tree, where the stores carry labels."""
+    temperature: float = 0.1
+    """Temperature of InfoNCE."""
+
+    def __post_init__(self) -> None:
+        weights = (self.counts, self.cls_counts, self.contrastive, self.labels)
+        if min(weights) < 0 or max(weights) == 0 or self.temperature <= 0:
+            raise InputError(
+                "objectives: weights must not be negative, one at least must be positive, and so must temperature; "
+                f"got {self}"
+            )
+
+
+class Forward:
+    """One batch on its way through the network; what several objectives need is computed once.
+
+    Views are stacked along the batch: cell ``i`` of view ``j`` is row ``j * b + i``.
+    """
+
+    def __init__(self, network: CellNetwork, batch: CellBatch) -> None:
+        self.network, self.batch = network, batch
+
+    def _per_view(self, values: Tensor) -> Tensor:
+        """Repeat per-cell values for each view: (b, ...) -> (v * b, ...)."""
+        return values.repeat(self.batch.n_views, *[1] * (values.dim() - 1))
+
+    @cached_property
+    def encoded(self) -> Encoded:
+        """Encoded views."""
+        batch = self.batch
+        return self.network.encode(
+            batch.genes.flatten(0, 1),
+            batch.counts.flatten(0, 1),
+            self._per_view(batch.depth),
+            self._per_view(batch.covariates),
+        )
+
+    @cached_property
+    def query_classes(self) -> Tensor:
+        """Count class of each query, (v * b, q)."""
+        return self._per_view(self.network.count_classes(self.batch.query_counts))
+
+    def count_ce(self, context: Tensor) -> Tensor:
+        """Cross-entropy of each query given a context, (v * b, q)."""
+        logits = self.network.count_logits(self._per_view(self.batch.query_genes), context)
+        return count_cross_entropy(logits, self.query_classes)
+
+    @cached_property
+    def query_ce(self) -> Tensor:
+        """Cross-entropy of each query given all tokens of a view, (v * b, q)."""
+        return self.count_ce(self.encoded.context)
+
+
+class Objective(Protocol):
+    """A loss term."""
+
+    name: ClassVar[str]
+
+    def loss(self, forward: Forward) -> Tensor:
+        """Return the mean loss of a batch, a scalar."""
+        ...
+
+
+class CountObjective:
+    """Held-out raw counts from all tokens."""
+
+    name: ClassVar[str] = "counts"
+
+    def loss(self, forward: Forward) -> Tensor:
+        """Return the mean cross-entropy over queries."""
+        return forward.query_ce.mean()
+
+
+class ClsCountObjective:
+    """Held-out raw counts from CLS alone."""
+
+    name: ClassVar[str] = "cls_counts"
+
+    def loss(self, forward: Forward) -> Tensor:
+        """Return the mean cross-entropy over queries."""
+        return forward.count_ce(forward.encoded.cls.unsqueeze(1)).mean()
+
+
+@dataclass(frozen=True)
+class ContrastiveObjective:
+    """Two views of a cell are nearer to each other than to other cells' views."""
+
+    temperature: float
+    name: ClassVar[str] = "contrastive"
+
+    def loss(self, forward: Forward) -> Tensor:
+        """Return the mean InfoNCE over cells."""
+        first, second = forward.network.projection(forward.encoded.cls).chunk(2)
+        return info_nce(first, second, self.temperature)
+
+
+class LabelObjective:
+    """Labels of the cell from CLS."""
+
+    name: ClassVar[str] = "labels"
+
+    def loss(self, forward: Forward) -> Tensor:
+        """Return the mean cross-entropy over known labels and views."""
+        if forward.network.label_head is None:
+            raise AssertionError("the label objective needs a label head")
+        scores = forward.network.label_head(forward.encoded.cls)
+        total, n_labels = label_cross_entropy(scores, forward._per_view(forward.batch.labels))
+        return total / n_labels.clamp(min=1)
+
+
+def build_objectives(config: ObjectiveConfig, network: CellNetwork, n_views: int) -> list[tuple[float, Objective]]:
+    """Return the objectives that a recipe switches on, with their weights.
+
+    Labels are left out where there is no label head, and contrast where there is but one view.
+    """
+    wanted: list[tuple[float, Objective, bool]] = [
+        (config.counts, CountObjective(), True),
+        (config.cls_counts, ClsCountObjective(), True),
+        (config.contrastive, ContrastiveObjective(config.temperature), n_views == 2),
+        (config.labels, LabelObjective(), network.label_head is not None),
+    ]
+    return [(weight, objective) for weight, objective, possible in wanted if weight > 0 and possible]
+
+
+def total_loss(terms: dict[str, Tensor], objectives: list[tuple[float, Objective]]) -> Tensor:
+    """Return the weighted sum of loss terms."""
+    return torch.stack([weight * terms[objective.name] for weight, objective in objectives]).sum()

@@ -1,0 +1,160 @@
+"""A run's config: a recipe, composed of the parts' own dataclasses, read strictly from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from lexicell.data.gene_sampler import SamplingConfig
+from lexicell.errors import InputError
+from lexicell.model.network import ModelConfig
+from lexicell.training.datamodule import DataConfig
+from lexicell.training.objectives import ObjectiveConfig
+from lexicell.training.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long, and on what."""
+
+    max_steps: int = 10_000
+    """Optimiser steps."""
+    val_every: int = 500
+    """Steps between looks at the held-out cells; a checkpoint follows each."""
+    log_every: int = 20
+    """Steps between logged training losses."""
+    patience: int = 0
+    """Stop early after so many looks without a lower held-out loss; 0 never stops early."""
+    grad_clip: float = 1.0
+    """Largest norm of the gradient."""
+    accelerator: str = "auto"
+    """Lightning's accelerator: auto, cpu, gpu, mps."""
+    devices: str = "auto"
+    """Lightning's devices: auto, or their number."""
+    strategy: str = "auto"
+    """Lightning's strategy: auto, ddp, ..."""
+    precision: str = "auto"
+    """Lightning's precision; auto is bf16-mixed on a GPU that has it, else 32-true."""
+
+    def __post_init__(self) -> None:
+        if min(self.max_steps, self.val_every, self.log_every) < 1 or self.patience < 0 or self.grad_clip <= 0:
+            raise InputError(
+                "trainer: max_steps, val_every and log_every must be at least 1, patience not negative and "
+                f"grad_clip positive; got {self}"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a pretraining run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Architecture."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Which genes of a cell are shown and asked for."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """How cells reach the model."""
+    objectives: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What is optimised."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimiser."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """How long, and on what."""
+    seed: int = 0
+    """Names every random choice of the run."""
+
+
+def recipe_parser() -> ArgumentParser:
+    """Return the parser of recipes; it also explains every field."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Return the names of the recipes that come with lexicell."""
+    folder = resources.files("lexicell.recipes")
+    return tuple(sorted(Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".yaml")))
+
+
+def load_recipe(name: str | Path, overrides: Mapping[str, object] | None = None) -> Recipe:
+    """Read a recipe, then apply overrides.
+
+    Parameters
+    ----------
+    name
+        A shipped recipe's name (``tiny``) or the path of a YAML file.
+    overrides
+        Dotted field to value, such as ``{"optim.lr": 3e-4}``.
+
+    Raises
+    ------
+    InputError
+        When there is no such recipe, a key is unknown, or a value is of the wrong kind or out of range.
+    """
+    tree = _read(name)
+    for key, value in (overrides or {}).items():
+        _put(tree, key, value, str(name))
+    return parse_recipe(tree, f"recipe {name}")
+
+
+def override_recipe(recipe: Recipe, overrides: Mapping[str, object]) -> Recipe:
+    """Return a recipe with dotted fields changed."""
+    tree = asdict(recipe)
+    for key, value in overrides.items():
+        _put(tree, key, value, "given")
+    return parse_recipe(tree, "recipe")
+
+
+def parse_recipe(tree: Mapping[str, Any], source: str) -> Recipe:
+    """Turn nested keys and values into a recipe; every key must be known."""
+    parser = recipe_parser()
+    try:
+        parsed = parser.instantiate(parser.parse_object(dict(tree)))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise InputError(f"{source}: {error}\nSee `lexicell pretrain --help` for every field.") from None
+    return Recipe(**parsed)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML, every field written out."""
+    return yaml.safe_dump(asdict(recipe), sort_keys=False)
+
+
+def _read(name: str | Path) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise InputError(f"{path}: no such recipe file; shipped recipes are {', '.join(shipped_recipes())}")
+        text = path.read_text(encoding="utf-8")
+    elif str(name) in shipped_recipes():
+        text = (resources.files("lexicell.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise InputError(
+            f"recipe {str(name)!r} is neither a file nor shipped; shipped are {', '.join(shipped_recipes())}"
+        )
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{name}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{name}: a recipe is a mapping of sections, such as `optim: {{lr: 0.001}}`")
+    return tree
+
+
+def _put(tree: dict[str, Any], key: str, value: object, source: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        branch = tree.setdefault(parent, {})
+        if not isinstance(branch, dict):
+            raise InputError(f"override --{key}: {parent!r} of recipe {source} is a value, not a section")
+        tree = branch
+    tree[last] = value

@@ -1,0 +1,105 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from lexicell.evaluation.runner import Problem, Task, paired_intervals, run_benchmark
+from lexicell.evaluation.splits import leave_group_out, stratified_folds
+
+
+def hit_rate(truth: np.ndarray, guess: np.ndarray) -> float:
+    return float(np.mean(truth == guess))
+
+
+@pytest.fixture
+def task() -> Task:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(["x", "y"], size=120).astype(object)
+    known = (labels == "x").astype(np.float32)[:, None]
+    return Task(
+        "toy",
+        "type",
+        sparse.csr_matrix(rng.poisson(1.0, size=(120, 5))),
+        labels,
+        stratified_folds(labels, 3, seed=0),
+        {"truth": known},
+    )
+
+
+def oracle(problem: Problem, seed: int) -> np.ndarray:
+    return np.where(problem.test_embeddings["truth"][:, 0] > 0, "x", "y")
+
+
+def coin(problem: Problem, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).choice(["x", "y"], size=problem.test_counts.shape[0])
+
+
+def silent(problem: Problem, seed: int) -> list[None]:
+    return [None] * problem.test_counts.shape[0]
+
+
+def test_every_competitor_labels_every_cell_once_a_seed(task):
+    lines: list[str] = []
+    bench = run_benchmark([task], {"oracle": oracle, "coin": coin}, seeds=(0, 1), report=lines.append)
+    assert len(bench.predictions) == 120 * 2 * 2
+    assert not bench.predictions.duplicated(["competitor", "seed", "cell"]).any()
+    assert len(bench.times) == len(lines) == 3 * 2 * 2
+    assert lines[0].startswith("toy, type, fold 1: oracle, seed 0")
+    scores = bench.scores({"accuracy": hit_rate}).set_index(["competitor", "seed"])
+    assert scores.loc[("oracle", 0), "accuracy"] == 1
+    assert 0.3 < scores.loc[("coin", 1), "accuracy"] < 0.7
+    assert (scores["seconds"] >= 0).all()
+
+
+def test_a_missing_prediction_reaches_the_metric_as_minus_one(task):
+    bench = run_benchmark([task], {"silent": silent})
+    scores = bench.scores({"coverage": lambda truth, guess: float(np.mean(guess >= 0))})
+    assert list(scores["coverage"]) == [0.0]
+
+
+def test_competitors_see_no_test_truth_and_only_their_rows(task):
+    def check(problem: Problem, seed: int) -> list[str]:
+        assert len(problem.train_labels) == problem.train_counts.shape[0] == 80
+        assert problem.train_embeddings["truth"].shape == (80, 1)
+        assert not hasattr(problem, "test_labels")
+        return ["x"] * problem.test_counts.shape[0]
+
+    run_benchmark([task], {"check": check})
+
+
+def test_labels_for_other_cells_are_refused(task):
+    with pytest.raises(ValueError, match=r"competitor 'short' gave labels of shape \(1,\)"):
+        run_benchmark([task], {"short": lambda problem, seed: ["x"]})
+
+
+def test_paired_intervals_tell_a_real_difference_from_none(task):
+    competitors = {"coin": coin, "oracle": oracle, "coin again": lambda problem, seed: coin(problem, seed)}
+    bench = run_benchmark([task], competitors, seeds=(0, 1, 2))
+    found = paired_intervals(bench.predictions, "coin", hit_rate, resamples=200).set_index("competitor")
+    assert found.loc["oracle", "low"] > 0.2
+    assert found.loc["oracle", "difference"] == pytest.approx(1 - found.loc["oracle", "baseline_score"])
+    same = found.loc["coin again", ["difference", "low", "high"]]
+    np.testing.assert_array_equal(same.to_numpy(dtype=float), 0)
+    again = paired_intervals(bench.predictions, "coin", hit_rate, resamples=200)
+    pd.testing.assert_frame_equal(again, found.reset_index()[again.columns])
+
+
+def test_groups_are_resampled_whole():
+    labels = np.array(["x"] * 60, dtype=object)
+    groups = np.repeat(["a", "b", "c", "d", "e"], 12)
+    task = Task("toy", "t", sparse.csr_matrix((60, 2)), labels, leave_group_out(groups), groups=groups)
+
+    def fails_in_one_group(problem: Problem, seed: int) -> list[str]:
+        return ["y" if problem.fold == "a" else "x"] * problem.test_counts.shape[0]
+
+    always = {"base": lambda problem, seed: ["x"] * problem.test_counts.shape[0], "bad": fails_in_one_group}
+    found = paired_intervals(run_benchmark([task], always).predictions, "base", hit_rate, resamples=300)
+    assert found.loc[0, "resampled"] == "groups"
+    assert found.loc[0, "difference"] == pytest.approx(-0.2)
+    assert found.loc[0, "low"] < -0.35  # of cells alone, about -.3
+
+
+def test_an_absent_baseline_is_refused(task):
+    bench = run_benchmark([task], {"coin": coin})
+    with pytest.raises(ValueError, match="baseline: 'oracle' has no predictions for toy, type"):
+        paired_intervals(bench.predictions, "oracle", hit_rate)
