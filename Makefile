@@ -1,7 +1,8 @@
 # Every target sets itself up: on a fresh clone `make test` makes .venv, installs, and tests.
 #
 #   PYTHON   the Python to make .venv with (3.11 or later)
-#   TORCH    what pip installs as torch, for example TORCH="torch --index-url URL" for another build
+#   TORCH    what pip installs first; with PIP_EXTRA_INDEX_URL set to PyTorch's own index, TORCH=torch==2.13.0+cpu
+#            gives the smaller build without CUDA
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -27,7 +28,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lexicell needs Python 3.11 or later, but $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install '$(TORCH)'
 	$(BIN)/python -m pip install -e '.[dev]'
 	@touch $@
 

@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import shutil
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -170,6 +171,15 @@ def test_a_missing_member_is_named(entry, monkeypatch):
         get("tiny", announce=lambda _: None)
 
 
+def test_a_python_without_pip_is_told_how_to_get_it(entry, tmp_path, monkeypatch):
+    bare = tmp_path / "python"
+    bare.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+    with pytest.raises(InputError, match=r"has no pip; run `.*python -m ensurepip`"):
+        get("tiny", announce=lambda _: None)
+
+
 def test_unknown_names_and_parts_are_refused_with_what_there_is(entry):
     with pytest.raises(InputError, match="'mystery'; there are tiny"):
         get("mystery")
@@ -215,6 +225,8 @@ def test_simulated_cells_are_made_here_and_a_subset_brings_the_truth_along(tmp_p
     adata = ad.read_h5ad(paths[0])
     assert adata.n_obs == entry.cells / 4
     assert {"donor", "cell_type1", "cell_ontology_id", "organism"} <= set(adata.obs)
+    sizes = {file.name: file.size for file in entry.files}
+    assert all(path.stat().st_size == pytest.approx(sizes[path.name], rel=0.1) for path in paths)
 
 
 @pytest.mark.network

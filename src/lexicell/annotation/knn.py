@@ -3,6 +3,7 @@
 How votes are weighed was measured on 50 principal components of pancreas (across donors) and cortex (5 folds,
 7 and 47 types). With k = 10, 1 / distance ** 2 and classes balanced by the root of their size, the mean
 macro-F1 was .760, against .735 without the balance and .672 with equal votes and no balance (k = 15: .609).
+The choice was made on the cells that were tested on.
 """
 
 from __future__ import annotations

@@ -184,7 +184,10 @@ def run_verb(verb: Verb, arguments: list[str]) -> int:
     if verb.name == "pretrain":
         parser = options.build_parser(function, "lexicell pretrain", omit=("overrides",))
         if {"-h", "--help"} & set(arguments):
-            parser.epilog = overrides.recipe_help()
+            parser.print_help()
+            sys.stdout.flush()  # the recipe's fields take a while: their classes need torch
+            sys.stdout.write(f"\n{overrides.recipe_help()}\n")
+            return DONE
         arguments, more["overrides"] = overrides.split_overrides(arguments, parser.flags)
     else:
         parser = options.build_parser(function, f"lexicell {verb.name}")
@@ -202,7 +205,7 @@ def run_verb(verb: Verb, arguments: list[str]) -> int:
         part.write_text(json.dumps(plain(result.figures()), indent=2) + "\n", encoding="utf-8")
         part.replace(json_path)
     show(result.tables())
-    return DONE if getattr(result, "sound", True) else INPUT_FAULT  # a damaged store
+    return int(getattr(result, "exit_code", DONE))  # a damaged store, for instance, is found without an exception
 
 
 def show(tables: Sequence[Table]) -> None:

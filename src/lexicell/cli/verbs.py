@@ -207,10 +207,14 @@ def annotate(
     run: Path,
     query: Path,
     *,
-    reference: Path,
+    reference: Path | None = None,
     levels: tuple[str, ...] | None = None,
     method: Literal["knn", "head"] = "knn",
     species: str | None = None,
+    reference_species: str | None = None,
+    counts: str | None = None,
+    k: int | None = None,
+    samples: int | None = None,
     out: Path,
 ) -> Result:
     """Annotate cells with the labels of a reference; with the truth in the query, print accuracy and macro-F1.
@@ -222,22 +226,40 @@ def annotate(
     query
         h5ad with raw counts in X, layers["counts"] or raw.
     reference
-        h5ad or store with labelled cells.
+        Store or h5ad of labelled cells, for knn; head needs none.
     levels
-        Label columns of the reference, coarse to fine, with commas between. Default: the levels of the run's
-        labels.
+        Label columns, coarse to fine, with commas between. Default: those of the reference or of the run.
     method
-        knn: vote of the nearest reference cells in the model's embedding; head: the label head, where one was
-        trained.
+        knn: vote of the nearest reference cells in the model's embedding; head: the label head, where one was trained.
     species
-        Species of the query, where the file does not say it (uns["species"], or an obs column species or
-        organism).
+        Species of the query, where the file does not say it (uns["species"], or an obs column species or organism).
+    reference_species
+        Species of the reference, likewise.
+    counts
+        Where the query's raw counts are: X, layers/NAME or raw. Default: what holds them.
+    k
+        Neighbours that vote, for knn.
+    samples
+        At most so many gene samples of a cell are averaged: faster, but not every expressed gene is seen. Default: as
+        many as it takes.
     out
-        The h5ad to write; a CSV of the labels is written beside it.
+        File to write: an h5ad, with a CSV of the labels beside it; or a CSV alone.
     """
     from lexicell.workflows.annotate import annotate
 
-    return annotate(run, query, reference, levels, method=method, species=species, out=out)
+    return annotate(
+        run,
+        query,
+        reference,
+        levels,
+        method=method,
+        species=species,
+        reference_species=reference_species,
+        counts=counts,
+        out=out,
+        k=k,
+        samples=samples,
+    )
 
 
 def genes_table(run: Path, *, out: Path | None = None) -> Result:
@@ -255,14 +277,16 @@ def genes_table(run: Path, *, out: Path | None = None) -> Result:
     return genes_table(run, out or run / "genes.parquet")
 
 
-def report(run: Path) -> Result:
-    """Write RUN/report.html: what was trained on what, curves, skill, exposure, annotation beside baselines.
+def report(run: Path, *, out: Path | None = None) -> Result:
+    """Write a run's report: what was trained on what, curves, skill, exposure, annotation beside baselines.
 
     Parameters
     ----------
     run
         Folder of a trained run.
+    out
+        HTML file to write. Default: report.html in the run's folder.
     """
     from lexicell.workflows.report import report
 
-    return report(run)
+    return report(run, out)

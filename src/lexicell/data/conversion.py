@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from lexicell.data import store_format as fmt
 from lexicell.data.corpus import Dataset
-from lexicell.data.corpus_check import CheckedSource, read_obs, reading
+from lexicell.data.corpus_check import CheckedSource, label_of, read_obs, reading
 from lexicell.data.counts import Block, NotCountsError, RawRows, block_of, integers_of
 from lexicell.data.gene_ids import AMBIGUOUS, MATCHED, UNMATCHED
 from lexicell.data.matrix_choice import not_counts, remedy
@@ -104,7 +104,7 @@ def write_source(job: SourceJob, progress: Callable[[int], object] = int) -> dic
         When a value is not a raw count, or the file cannot be read to its end.
     """
     dataset = job.dataset
-    label = dataset.name if not isinstance(dataset.source, Path) else str(dataset.source)
+    label = label_of(dataset)
     scratch = job.folder.with_name(job.folder.name + ".scratch")
     try:
         with reading(label):
@@ -169,7 +169,7 @@ class _Conversion:
         except NotCountsError as fault:
             raise self._refusal(rows, start, chosen, fault) from None
         self._empty_cells += int((block.lengths == 0).sum())
-        kept = int(block.counts.sum(dtype=np.int64))
+        kept = int(block.depths.sum())
         self._sums[MATCHED] += kept
         if not self._plain:
             kinds = self._job.status[rows.genes]

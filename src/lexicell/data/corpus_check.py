@@ -113,10 +113,7 @@ def check(corpus: CorpusConfig) -> CheckedCorpus:
         faults += wrong
     levels = corpus.label_levels
     if levels and not faults:
-        try:
-            _check_tree(sources, levels)
-        except InputError as error:
-            faults.append(str(error))
+        faults += _check_tree(sources, levels)
     raise_all(faults, f"{corpus.name}: nothing was written, because of:")
     return CheckedCorpus(corpus, tuple(sources), joined_lexicon(sources), levels)
 
@@ -172,7 +169,7 @@ def joined_lexicon(sources: list[CheckedSource]) -> Lexicon:
 
 
 def _check_dataset(dataset: Dataset, load_table: _LoadTable) -> tuple[list[CheckedSource], list[str]]:
-    label = dataset.name if not isinstance(dataset.source, Path) else str(dataset.source)
+    label = label_of(dataset)
     try:
         with reading(label), open_source(dataset.source, label) as source:
             return _DatasetCheck(dataset, source, load_table).run()
@@ -312,24 +309,33 @@ def _field_values(field: Field, table: pd.DataFrame) -> pd.Categorical:
     return pd.Categorical([field.value]).repeat(len(table))
 
 
-def _check_tree(sources: list[CheckedSource], levels: tuple[str, ...]) -> None:
-    """Check each source's own labels, then all of them as one tree."""
-    faults = []
+def _check_tree(sources: list[CheckedSource], levels: tuple[str, ...]) -> list[str]:
+    """Check each source's own labels, then, where these are sound, all of them as one tree."""
+    faults: list[str] = []
     for source in sources:
         own = tuple(label.level for label in source.dataset.labels)
         if own:
-            try:
-                LabelTree.from_frame(source.labels, own, source=source.name)
-            except InputError as error:
-                faults.append(str(error))
-    raise_all(faults, "labels:")
-    frame = pd.concat([source.labels.astype(object) for source in sources], ignore_index=True)
+            faults += _tree_faults(source.labels, own, label_of(source.dataset))
+    if not faults and len(sources) > 1:
+        frame = pd.concat([source.labels.astype(object) for source in sources], ignore_index=True)
+        faults = _tree_faults(frame.reindex(columns=list(levels)), levels, "labels of all data sets together")
+        if faults:
+            faults.append("levels that mean the same must bear one name; 'labels: {level: column}' gives it.")
+    return faults
+
+
+def _tree_faults(frame: pd.DataFrame, levels: tuple[str, ...], where: str) -> list[str]:
     try:
-        LabelTree.from_frame(frame.reindex(columns=list(levels)), levels, source="all data sets together")
+        LabelTree.from_frame(frame, levels, source=where)
     except InputError as error:
-        raise InputError(
-            f"{error}\n    Levels that mean the same must bear one name; 'labels: {{level: column}}' gives it."
-        ) from None
+        _, *faults = str(error).splitlines()
+        return [fault.removeprefix("  - ") for fault in faults]
+    return []
+
+
+def label_of(dataset: Dataset) -> str:
+    """Return what messages call a data set: its path, or its name where it is in memory."""
+    return str(dataset.source) if isinstance(dataset.source, Path) else dataset.name
 
 
 def with_rows(source: CheckedSource, rows: npt.NDArray[np.int64]) -> CheckedSource:

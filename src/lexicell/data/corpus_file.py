@@ -7,6 +7,7 @@ reported together.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -244,8 +245,9 @@ def _unknown(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> li
 
 
 def _repeated(datasets: Sequence[Dataset]) -> list[str]:
-    paths = [dataset.source.resolve() for dataset in datasets if isinstance(dataset.source, Path)]
-    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
+    # realpath, unlike Path.resolve, does not stumble over a circle of links; opening the file will tell of it.
+    paths = [os.path.realpath(dataset.source) for dataset in datasets if isinstance(dataset.source, Path)]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
     return [f"datasets: {path} is named more than once." for path in twice]
 
 

@@ -43,11 +43,14 @@ class Block:
         (nnz,) int32, store-local gene indices.
     counts
         (nnz,) int32.
+    depths
+        (n,) int64, sum of the counts of each cell.
     """
 
     lengths: npt.NDArray[np.int64]
     genes: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int32]
+    depths: npt.NDArray[np.int64]
 
 
 class NotCountsError(ValueError):
@@ -89,7 +92,7 @@ def integers_of(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         return np.empty(0, dtype=np.int32)
     with np.errstate(invalid="ignore", over="ignore"):
         counts = values.astype(np.int32)
-        sound = bool(counts.min() >= 0) and bool(values.max() <= MAX_COUNT)
+        sound = bool(counts.min() >= 0) and float(values.max()) <= MAX_COUNT
         if values.dtype.kind == "f":
             # The way back is exact for every count that a float of this width can hold.
             sound = sound and np.array_equal(counts.astype(values.dtype), values)
@@ -100,7 +103,8 @@ def integers_of(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
 
 def _first_fault(values: npt.NDArray[Any]) -> NotCountsError:
     with np.errstate(invalid="ignore"):
-        wrong = ~((values >= 0) & (values <= MAX_COUNT))
+        # 2**31 is exact in every float type, 2**31 - 1 is not.
+        wrong = ~((values >= 0) & (values < MAX_COUNT + 1))
         if values.dtype.kind == "f":
             wrong |= np.floor(values) != values
     position = int(np.flatnonzero(wrong)[0])
@@ -111,7 +115,7 @@ def _first_fault(values: npt.NDArray[Any]) -> NotCountsError:
         kind = "infinite"
     elif value < 0:
         kind = "negative"
-    elif value > MAX_COUNT:
+    elif value >= MAX_COUNT + 1:
         kind = "impossibly large"
     else:
         kind = "fractional"
@@ -150,7 +154,7 @@ def block_of(matrix: RawRows, gene_map: npt.NDArray[np.int32], n_genes: int) -> 
     rising[inner[(inner > 0) & (inner < len(genes))] - 1] = True
     if not rising.all():
         return _sorted_block(counts, genes, edges, n_genes)
-    return Block(np.diff(edges), genes, counts)
+    return _block(np.diff(edges), genes, counts)
 
 
 def _sorted_block(
@@ -160,13 +164,19 @@ def _sorted_block(
     # Transposing twice is a counting sort: several times faster than sorting row by row.
     matrix = matrix.tocsc().tocsr()
     matrix.sum_duplicates()
-    return Block(np.diff(matrix.indptr).astype(np.int64), matrix.indices.astype(np.int32), integers_of(matrix.data))
+    lengths = np.diff(matrix.indptr).astype(np.int64)
+    return _block(lengths, matrix.indices.astype(np.int32), integers_of(matrix.data))
 
 
-def row_sums(block: Block) -> npt.NDArray[np.int64]:
-    """Return the sum of counts of each cell of a block: (n,)."""
-    sums = np.zeros(len(block.counts) + 1, dtype=np.int64)
-    np.cumsum(block.counts, out=sums[1:])
-    edges = np.concatenate([[0], np.cumsum(block.lengths)])
-    depth: npt.NDArray[np.int64] = np.diff(sums[edges])
-    return depth
+def _block(lengths: npt.NDArray[np.int64], genes: npt.NDArray[np.int32], counts: npt.NDArray[np.int32]) -> Block:
+    return Block(lengths, genes, counts, _row_sums(counts, lengths))
+
+
+def _row_sums(counts: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    sums = np.zeros(len(lengths), dtype=np.int64)
+    filled = lengths > 0
+    if filled.any():
+        # reduceat gives an empty stretch its first entry, so empty cells are left out.
+        starts = (np.cumsum(lengths) - lengths)[filled]
+        sums[filled] = np.add.reduceat(counts, starts, dtype=np.int64)
+    return sums

@@ -186,10 +186,12 @@ class GeneSampler:
             deck = self._deck(deck_panel, deck_deal)
             starts = (hand[mine] % hands[mine]) * len(deck) // hands[mine]
             _draw(
-                mine, rows.begin, rows.end, rows.genes, rows.counts, deck, starts, keys, self._n_genes,
-                shape.dealt_tokens, shape.dealt_queries,
-                out.genes, out.counts, out.query_genes, out.query_counts,
-            )  # fmt: skip
+                mine,
+                (rows.begin, rows.end, rows.genes, rows.counts),
+                (deck, starts, keys),
+                (self._n_genes, shape.dealt_tokens, shape.dealt_queries),
+                (out.genes, out.counts, out.query_genes, out.query_counts),
+            )
         return out
 
 
@@ -204,21 +206,21 @@ def _next(state: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _drawn_queries(n_candidates: int, drawn_tokens: int, drawn_queries: int) -> int:
-    """How many of the expressed candidates become queries: their fair share when there are too few."""
+def _drawn_queries(n_candidates, drawn_tokens, drawn_queries, number):
+    """How many expressed candidates become queries: when they are too few, their fair share, rounded at random."""
     room = drawn_tokens + drawn_queries
     if n_candidates >= room:
         return drawn_queries
-    return (n_candidates * drawn_queries + room // 2) // room
+    return (n_candidates * drawn_queries + np.int64(number % np.uint64(room))) // room
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw(
-    rows, row_begin, row_end, genes, counts, deck, starts, keys, n_genes,
-    dealt_tokens, dealt_queries,
-    out_genes, out_counts, out_query_genes, out_query_counts,
-):  # fmt: skip
+def _draw(rows, cells, deal, sizes, out):
     """Fill the rows of one deck. A compiled loop: partial Fisher-Yates over each cell's expressed genes."""
+    row_begin, row_end, genes, counts = cells
+    deck, starts, keys = deal
+    n_genes, dealt_tokens, dealt_queries = sizes
+    out_genes, out_counts, out_query_genes, out_query_counts = out
     views, _, tokens = out_genes.shape
     queries = out_query_genes.shape[1]
     drawn_tokens, drawn_queries = views * tokens - dealt_tokens, queries - dealt_queries
@@ -247,9 +249,9 @@ def _draw(
             if not taken[genes[j]]:
                 candidates[n_candidates] = genes[j]
                 n_candidates += 1
-        n_query = _drawn_queries(n_candidates, drawn_tokens, drawn_queries)
+        state, number = _next(keys[row])
+        n_query = _drawn_queries(n_candidates, drawn_tokens, drawn_queries, number)
         n_token = min(n_candidates - n_query, drawn_tokens)
-        state = keys[row]
         for j in range(n_query + n_token):
             state, number = _next(state)
             other = j + np.int64(number % np.uint64(n_candidates - j))

@@ -52,6 +52,8 @@ def look_at(source: MatrixSource, name: str, limit: int = SAMPLE_ENTRIES) -> Loo
         When the matrix cannot be read.
     """
     matrix = source.matrix(name)
+    if matrix.n_genes == 0:
+        raise InputError(f"{source.name}: holds no genes.")
     began = time.perf_counter()
     entries = matrix.sample(limit)
     seen = max(1, min(matrix.n_entries, max(limit, matrix.n_genes)))

@@ -181,11 +181,11 @@ class Store:
 
     def obs_columns(self, columns: Sequence[str]) -> pd.DataFrame:
         """Read some columns of `obs` only, with a plain row number as index: cheap on millions of cells."""
-        if "obs" in self.__dict__:
-            return self.obs[list(columns)].reset_index(drop=True)
         missing = [column for column in columns if column not in self.columns]
         if missing:
             raise KeyError(f"{self.path}: obs has no column {missing}; it has {list(self.columns)}.")
+        if "obs" in self.__dict__:
+            return self.obs[list(columns)].reset_index(drop=True)
         table = _read_parquet(self.path / fmt.OBS, list(columns))
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         return frame

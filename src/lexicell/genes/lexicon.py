@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from lexicell.genes.species import find_species
 
 COLUMNS = ("species", "gene_id", "symbol")
 _FORMAT = 1
+_BREAKS = re.compile(r"[\t\r\n]")
 _METADATA_KEY = b"lexicell.lexicon"
 
 
@@ -157,9 +159,7 @@ class Lexicon:
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: this is not a lexicon that lexicell wrote ({error}).") from None
         if stamp.get("format") != _FORMAT:
-            raise InputError(
-                f"{path}: this is lexicon format {stamp.get('format')!r}; this lexicell reads {_FORMAT}."
-            )
+            raise InputError(f"{path}: this is lexicon format {stamp.get('format')!r}; this lexicell reads {_FORMAT}.")
         lexicon = cls(table.to_pandas())
         if lexicon.fingerprint != expected:
             raise InputError(
@@ -180,12 +180,10 @@ class Lexicon:
 def _normalised(table: pd.DataFrame) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
-        raise InputError(
-            f"lexicon: the table lacks {listing(missing)}; expected the columns {listing(COLUMNS)}."
-        )
+        raise InputError(f"lexicon: the table lacks {listing(missing)}; expected the columns {listing(COLUMNS)}.")
     kinds = {text: find_species(str(text)).name for text in pd.unique(table["species"])}
     ids = table["gene_id"]
-    wrong = [value for value in ids if not isinstance(value, str) or not value or set(value) & set("\t\r\n")]
+    wrong = [value for value in ids if not isinstance(value, str) or not value or _BREAKS.search(value)]
     if wrong:
         raise InputError(
             "lexicon: a gene id must be text that is not empty and holds no tab or line break; "

@@ -146,7 +146,9 @@ def species_of_ids(ids: Sequence[str], share: float = 0.5) -> Species | None:
     prefixes = pd.Series(ids, dtype=object).str.extract(r"^([A-Za-z]+)\d", expand=False).value_counts()
     if prefixes.empty or prefixes.iloc[0] <= share * len(ids):
         return None
+    prefix = str(prefixes.index[0])
     for species in _KNOWN:
-        if sum(follows_pattern(ids, species)) > share * len(ids):
+        likely = species.gene_id_pattern is not None and species.gene_id_pattern.startswith(prefix)
+        if likely and sum(follows_pattern(ids, species)) > share * len(ids):
             return species
     return None

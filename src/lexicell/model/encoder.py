@@ -29,7 +29,7 @@ class EncoderConfig:
     """Transformer blocks."""
     heads: int = 8
     """Attention heads; must divide width."""
-    mlp_ratio: float = 2.75
+    mlp_ratio: float = 2.5
     """Hidden width of the SwiGLU feed-forward, as a multiple of width."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

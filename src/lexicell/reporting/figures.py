@@ -2,7 +2,7 @@
 
 matplotlib's object interface is used throughout: no figure is ever known to pyplot, and no global setting changes.
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; with more than eight groups, groups are told
-apart by their names, written beside their cells.
+apart by the shape of their marks too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#4D4D4D")
@@ -50,6 +51,9 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "lexicell",
 }
+_SPLITS = {"train": ("training", PALETTE[4], 1.2), "val": ("validation", PALETTE[0], 2.0)}
+_MARKERS = ("o", "^", "s", "D", "v", "P")
+_MOST_LABELS = 60  # rows of a confusion matrix that can still be read
 OWN_METHODS = {"knn": "lexicell kNN", "label_head": "lexicell label head"}
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _MOST_POINTS = 20_000
@@ -90,13 +94,13 @@ def training_curves(metrics: pd.DataFrame) -> Figure | None:
         rows = -(-len(terms) // columns)
         figure = Figure(figsize=(3.5 * columns, 2.5 * rows), layout="constrained")
         axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+        drawn: dict[str, Line2D] = {}
         for axis, term in zip(axes, terms, strict=False):
-            for split, colour, width in (("train", PALETTE[4], 1.2), ("val", PALETTE[0], 2.0)):
+            for split, (name, colour, width) in _SPLITS.items():
                 line = curve(metrics, f"{split}/{term}")
                 if len(line):
-                    name = {"train": "training", "val": "validation"}[split]
                     dot = "o" if len(line) == 1 else None
-                    axis.plot(line.index, line, color=colour, linewidth=width, label=name, marker=dot)
+                    (drawn[name],) = axis.plot(line.index, line, color=colour, linewidth=width, marker=dot)
             axis.set_title(term.replace("_", " "))
             axis.set_xlabel("step")
             axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -104,7 +108,7 @@ def training_curves(metrics: pd.DataFrame) -> Figure | None:
                 axis.axhline(0, color=MUTED, linewidth=0.8)
         for axis in axes[len(terms) :]:
             axis.set_visible(False)
-        axes[0].legend()
+        axes[0].legend(drawn.values(), drawn.keys())
     return figure
 
 
@@ -161,7 +165,7 @@ def exposure_histogram(exposure: npt.NDArray[np.integer]) -> Figure:
     names = ("as expressed", "as zero", "as query")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 2.6), layout="constrained")
-        axes = figure.subplots(1, 3, sharey=True)
+        axes = figure.subplots(1, 3)
         top = max(10.0, float(exposure.max(initial=0)))
         bins = np.concatenate([[0.0, 1.0], np.geomspace(1, top * 1.01, 31)[1:]])
         for axis, name, colour, column in zip(axes, names, PALETTE, exposure.T, strict=False):
@@ -188,45 +192,60 @@ def embedding_scatter(table: pd.DataFrame, title: str = "") -> Figure:
     """
     splits = list(dict.fromkeys(table["split"].astype(str))) if "split" in table.columns else [""]
     names = table["label"].value_counts().index.astype(str).tolist()
-    few = len(names) <= len(PALETTE)
+    in_legend = len(names) <= len(PALETTE) * len(_MARKERS)
+    if len(table) > _MOST_POINTS:  # more would only make the page heavy
+        table = table.iloc[np.linspace(0, len(table) - 1, _MOST_POINTS).astype(int)]
     with mpl.rc_context(STYLE):
-        wide = 4.6 * len(splits) + (1.4 if few else 0.2)
-        figure = Figure(figsize=(min(10.0, wide), 4.2), layout="constrained")
+        columns = -(-len(names) // 24) if in_legend else 0
+        side = 3.9 if len(splits) > 1 else 5.6
+        wide = side * len(splits) + 1.6 * columns + 0.4
+        figure = Figure(figsize=(min(10.0, wide), min(side, (10.0 - 1.6 * columns) / len(splits)) + 0.3))
+        figure.set_layout_engine("constrained")
         axes = np.atleast_1d(figure.subplots(1, len(splits), sharex=True, sharey=True))
         for axis, split in zip(axes, splits, strict=True):
             part = table if split == "" else table[table["split"].astype(str) == split]
-            _scatter(axis, part, names, annotate=not few)
+            _scatter(axis, part, names, write_names=not in_legend)
             axis.set_title(" ".join(filter(None, [title, split and f"({split})"])))
             axis.set(xticks=[], yticks=[], aspect="equal")
-            axis.set_adjustable("datalim")
-        if few:
+        middle, reach = (table[["x", "y"]].agg(how) for how in (_middle, np.ptp))
+        half = max(float(reach.max()) * 0.53, 1e-6)
+        axes[0].set_xlim(middle["x"] - half, middle["x"] + half)
+        axes[0].set_ylim(middle["y"] - half, middle["y"] + half)
+        if in_legend:
             handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside right center", markerscale=3)
+            legend = figure.legend(handles, labels, loc="outside right center", ncols=columns)
+            for handle in legend.legend_handles:
+                if handle is not None:
+                    handle.set(sizes=[30.0], alpha=1)
     return figure
 
 
-def _scatter(axis: Axes, table: pd.DataFrame, names: Sequence[str], *, annotate: bool) -> None:
-    if len(table) > _MOST_POINTS:  # an SVG holds every point: more would only make the page heavy
-        table = table.iloc[np.linspace(0, len(table) - 1, _MOST_POINTS).astype(int)]
-    size = float(np.clip(9000 / max(len(table), 1), 1.5, 14))
+def _middle(values: pd.Series) -> float:
+    return float(values.min() + values.max()) / 2
+
+
+def _scatter(axis: Axes, table: pd.DataFrame, names: Sequence[str], *, write_names: bool) -> None:
+    """Draw common labels first, so that rare ones lie on top."""
+    size = float(np.clip(12000 / max(len(table), 1), 3, 16))
     unknown = table[table["label"].isna()]
     axis.scatter(unknown["x"], unknown["y"], s=size, color=RULE, linewidths=0, rasterized=True)
     label = table["label"].astype(str)
     for place, name in enumerate(names):
-        part = table[label == name]
+        part = table[(label == name) & table["label"].notna()]
         axis.scatter(
             part["x"],
             part["y"],
-            s=size,
+            s=size if len(part) > 50 else 1.8 * size,
+            marker=_MARKERS[place // len(PALETTE) % len(_MARKERS)],
             color=PALETTE[place % len(PALETTE)],
             linewidths=0,
             alpha=0.8,
             label=name,
             rasterized=True,
         )
-        if annotate and len(part):
+        if write_names and len(part):
             spot = part[["x", "y"]].median()
-            note = axis.annotate(name, (spot["x"], spot["y"]), fontsize=8, ha="center", va="center")
+            note = axis.annotate(name, (spot["x"], spot["y"]), fontsize=7, ha="center", va="center")
             note.set_bbox({"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75})
 
 
@@ -236,17 +255,23 @@ def confusion_matrices(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table
-        Columns ``method``, ``truth``, ``predicted`` (missing: no call) and ``n``.
+        Columns ``method``, ``truth``, ``predicted`` (missing: no call) and ``n``. Common labels come first;
+        with more than 60, the rarest are drawn as one.
     """
-    table = table.assign(predicted=table["predicted"].astype(object).where(table["predicted"].notna(), "(none)"))
     methods = list(dict.fromkeys(table["method"]))
     totals = table[table["method"] == methods[0]].groupby("truth", observed=True)["n"].sum()
-    rows = totals.sort_values(ascending=False).index.astype(str).tolist()
+    common = totals.sort_values(ascending=False, kind="stable").index.astype(str).tolist()
+    rows = common[:_MOST_LABELS] + (["(others)"] if len(common) > _MOST_LABELS else [])
+    called = table["predicted"].astype(object).where(table["predicted"].notna(), "(none)").astype(str)
+    hidden = common[_MOST_LABELS:]
+    table = table.assign(
+        truth=table["truth"].astype(str).replace(hidden, "(others)"), predicted=called.replace(hidden, "(others)")
+    )
     extra = sorted(set(table["predicted"].astype(str)) - set(rows))
     with mpl.rc_context(STYLE):
         across = min(2, len(methods))
         down = -(-len(methods) // across)
-        side = float(np.clip(0.21 * len(rows) + 1.7, 3.0, 12.0))
+        side = float(np.clip(0.21 * len(rows) + 1.7, 3.0, 6.4))
         figure = Figure(figsize=(min(10.4, 5.2 * across), side * down), layout="constrained")
         grid = np.atleast_1d(figure.subplots(down, across, sharey=True, sharex=True)).ravel()
         for axis, method in zip(grid, methods, strict=False):
@@ -257,12 +282,12 @@ def confusion_matrices(table: pd.DataFrame) -> Figure:
             share = counts.to_numpy() / np.maximum(counts.to_numpy().sum(axis=1, keepdims=True), 1)
             image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
             _name_cells(axis, rows, rows + extra, share)
-            axis.set_title(str(method))
+            axis.set_title(pretty_method(str(method)))
         for axis in grid[len(methods) :]:
             axis.set_visible(False)
         figure.supxlabel("called", fontsize=9)
         figure.supylabel("truth", fontsize=9)
-        figure.colorbar(image, ax=grid.tolist(), shrink=0.5, label="share of the true label's cells")
+        figure.colorbar(image, ax=grid.tolist(), shrink=0.5, aspect=30, label="share of the true label's cells")
     return figure
 
 
@@ -277,8 +302,9 @@ def _name_cells(axis: Axes, rows: Sequence[str], columns: Sequence[str], share: 
         for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
             value = share[row, column]
             colour = "white" if value > 0.55 else INK
-            text = f"{100 * value:.0f}"
-            axis.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
+            mark = axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5)
+            mark.set_color(colour)
+            mark.set_in_layout(False)  # they lie inside their cells: measuring them only costs time
 
 
 def method_bars(table: pd.DataFrame) -> Figure:

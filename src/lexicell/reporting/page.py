@@ -81,10 +81,19 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["cell"] = format_cell
+    environment.filters["cell"] = _shown
     environment.filters["is_number"] = lambda value: isinstance(value, _NUMBER)
     source = resources.files("lexicell.reporting").joinpath("template.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(page=page)
+
+
+def _shown(value: object) -> str:
+    """Return a table's value as text: scores with 3 decimals, so that a column of them lines up."""
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if 0 < abs(number) < 10:
+            return f"{number:.3f}"
+    return format_cell(value)
 
 
 def last_value(run: RunTables, name: str) -> float | None:
@@ -140,11 +149,17 @@ def _headlines(run: RunTables) -> tuple[Headline, ...]:
         kinds = sorted(set(run.lexicon["species"])) if run.lexicon is not None else []
         found.append(Headline(f"{genes:,}", "genes", ", ".join(map(str, kinds))))
     if "parameters" in facts:
-        found.append(Headline(_short(facts["parameters"]), "parameters", ""))
+        found.append(Headline(_short(_total(facts["parameters"])), "parameters", ""))
     if "cells_per_second" in facts:
         note = f"{float(facts['seconds']) / 60:.1f} minutes" if "seconds" in facts else ""
         found.append(Headline(f"{facts['cells_per_second']:,.0f}", "cells/s in training", note))
     return tuple(found)
+
+
+def _total(parameters: object) -> float:
+    """Return the number of parameters, which run.json holds as such or under ``total`` beside its parts."""
+    found = parameters.get("total", 0) if isinstance(parameters, dict) else parameters
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def _short(number: float) -> str:
@@ -174,9 +189,15 @@ def _data_section(run: RunTables) -> Section | None:
         "seconds": "seconds of training",
         "cells_per_second": "cells a second",
     }
-    rows = tuple((text, _flat(run.facts[name])) for name, text in known.items() if name in run.facts)
+    facts = dict(run.facts)
+    parts = facts.get("parameters")
+    if isinstance(parts, dict):
+        facts["parameters"] = int(_total(parts))
+    rows = tuple((text, _flat(facts[name])) for name, text in known.items() if name in facts)
     if rows:
         tables.append(Table("Training", ("", "value"), rows))
+    if isinstance(parts, dict):
+        tables.append(Table("Parameters", ("part", "number"), tuple(parts.items())))
     return Section("data", "What was trained on what", tables=tuple(tables)) if tables else None
 
 
@@ -184,7 +205,7 @@ def _flat(value: object) -> object:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_flat(item)}" for key, item in value.items())
+        return ", ".join(f"{key}: {format_cell(_flat(item))}" for key, item in value.items())
     return value
 
 
@@ -202,7 +223,7 @@ def _annotation_section(run: RunTables) -> Section | None:
             tuple(figures.pretty_method(str(v)) if n == "method" else v for n, v in zip(columns, row, strict=True))
             for row in scores[columns].itertuples(index=False)
         )
-        tables.append(Table("Scores", tuple(name.replace("_", " ") for name in columns), rows))
+        tables.append(Table("Scores", tuple({"macro_f1": "macro-F1"}.get(name, name) for name in columns), rows))
     confusion = run.table("confusion", "method", "truth", "predicted", "n")
     if confusion is not None:
         levels = list(dict.fromkeys(confusion["level"])) if "level" in confusion.columns else [None]

@@ -15,6 +15,7 @@ import pandas as pd
 from lexicell.errors import InputError
 
 _Value = TypeVar("_Value")
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +84,12 @@ def read_run(folder: str | Path) -> RunTables:
             faults.append(f"{path.relative_to(folder)}: {type(error).__name__}: {error}".strip())
             return None
 
-    tables = {}
-    for path in sorted((folder / "report").glob("*")):
-        reader = {".parquet": pd.read_parquet, ".csv": pd.read_csv}.get(path.suffix)
-        table = read(path, reader) if reader else None
-        if table is not None:
-            tables[path.stem] = table
+    tables: dict[str, pd.DataFrame] = {}
+    for suffix, reader in _READERS.items():
+        for path in sorted((folder / "report").glob(f"*{suffix}")):
+            table = read(path, reader)
+            if table is not None:
+                tables[path.stem] = table
     run = RunTables(
         name=folder.resolve().name,
         facts=read(folder / "run.json", _json_object) or {},

@@ -22,9 +22,7 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(
-                    f"table {self.title!r}: {len(self.columns)} columns, but a row has {len(row)} cells."
-                )
+                raise ValueError(f"table {self.title!r}: {len(self.columns)} columns, but a row has {len(row)} cells.")
 
 
 def format_cell(value: object) -> str:
@@ -47,9 +45,7 @@ def print_tables(tables: Sequence[Table], console: Console | None = None) -> Non
     """Print tables one below the other to standard output, or to `console`."""
     console = console or Console()
     for table in tables:
-        shown = RichTable(
-            title=table.title or None, title_justify="left", title_style="bold", show_edge=False
-        )
+        shown = RichTable(title=table.title or None, title_justify="left", title_style="bold", show_edge=False)
         for place, column in enumerate(table.columns):
             values = [row[place] for row in table.rows]
             number = bool(values) and all(isinstance(v, int | float | np.number | None) for v in values)

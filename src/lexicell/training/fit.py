@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning
@@ -79,7 +80,7 @@ def fit(
     InputError
         When `out` is in use or there is nothing to resume, or recipe or stores differ from the run's.
     """
-    checkpoint = _check_folder(out, recipe, stores, resume=resume)
+    checkpoint, done = _check_folder(out, recipe, stores, resume=resume)
     data = CellDataModule(stores, recipe.data, recipe.sampling, recipe.seed)
     spec = ModelSpec(
         config=recipe.model,
@@ -112,7 +113,7 @@ def fit(
         callbacks.append(EarlyStopping("val/loss", patience=recipe.trainer.patience))
     started = time.perf_counter()
     with _quiet_lightning():
-        trainer = _build_trainer(recipe.trainer, out, callbacks, checkpoint)
+        trainer = _build_trainer(recipe.trainer, out, callbacks, done)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero and trainer.global_step > facts["steps"]:
         facts |= {
@@ -126,8 +127,10 @@ def fit(
     return FitResult(out, trainer.global_step, stop.received is None, facts, metrics)
 
 
-def _check_folder(out: Path, recipe: Recipe, stores: Sequence[Store], *, resume: bool) -> Path | None:
-    """Return the checkpoint to go on from, or None for a new run; refuse what cannot be right."""
+def _check_folder(
+    out: Path, recipe: Recipe, stores: Sequence[Store], *, resume: bool
+) -> tuple[Path | None, int | None]:
+    """Return the checkpoint to go on from and its step, or None twice for a new run; refuse what cannot be right."""
     if not stores:
         raise InputError("no store given; make one with `lexicell prepare` and pass it with --store")
     last = out / CHECKPOINTS / "last.ckpt"
@@ -136,7 +139,7 @@ def _check_folder(out: Path, recipe: Recipe, stores: Sequence[Store], *, resume:
             raise InputError(
                 f"{out}: already there, and not empty; choose another --out, or --resume to go on with that run"
             )
-        return None
+        return None, None
     if not last.is_file():
         raise InputError(f"{out}: nothing to resume: {last} not found; start the run without --resume")
     old = parse_recipe(yaml.safe_load((out / RECIPE).read_text(encoding="utf-8")), str(out / RECIPE))
@@ -152,7 +155,19 @@ def _check_folder(out: Path, recipe: Recipe, stores: Sequence[Store], *, resume:
     if known != [store.fingerprint for store in stores]:
         faults.append("the stores are not those of the run (their fingerprints differ); give the same, in order")
     raise_all(faults, f"{out}: cannot resume")
-    return last
+    return last, _step_of(last)
+
+
+def _step_of(checkpoint: Path) -> int:
+    """Return the step at which a checkpoint was written; nothing in it is run."""
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{checkpoint}: not a checkpoint that lexicell wrote, or damaged ({reason}); "
+            f"put a whole one in its place ({checkpoint.with_name('best.ckpt').name} may be whole), or start anew"
+        ) from None
 
 
 def _build_module(recipe: Recipe, data: CellDataModule, spec: ModelSpec) -> Pretraining:
@@ -169,22 +184,15 @@ def _build_module(recipe: Recipe, data: CellDataModule, spec: ModelSpec) -> Pret
     return Pretraining(network, objectives, baseline, recipe.optim, recipe.trainer.max_steps)
 
 
-def _build_trainer(
-    config: TrainerConfig, out: Path, callbacks: list[Callback], checkpoint: Path | None
-) -> lightning.Trainer:
-    done = None
-    if checkpoint is not None:
-        done = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+def _build_trainer(config: TrainerConfig, out: Path, callbacks: list[Callback], done: int | None) -> lightning.Trainer:
+    on_gpu = torch.cuda.is_available() and config.accelerator != "cpu"
     precision: Any = config.precision
     if precision == "auto":
-        bf16 = torch.cuda.is_available() and config.accelerator != "cpu" and torch.cuda.is_bf16_supported()
-        precision = "bf16-mixed" if bf16 else "32-true"
-    devices: Any = config.devices if config.devices == "auto" else int(config.devices)
+        precision = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    devices: int | str = 1 if config.devices == "auto" and not on_gpu else config.devices
     return lightning.Trainer(
         accelerator=config.accelerator,
-        devices=1
-        if devices == "auto" and config.accelerator in {"auto", "cpu"} and not torch.cuda.is_available()
-        else devices,
+        devices=devices,
         strategy=config.strategy,
         precision=precision,
         max_steps=config.max_steps,

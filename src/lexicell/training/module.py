@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -63,9 +63,8 @@ class Pretraining(lightning.LightningModule):
             self._count(batch)
             ce, baseline_ce = self._query_losses(forward)
             skill = 1 - ce.mean() / baseline_ce.mean()
-        self.log("train/loss", loss)
-        self.log("train/skill", skill)
-        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        values = {"loss": loss, "skill": skill} | terms
+        self._log_at(self.global_step + 1, {f"train/{name}": value for name, value in values.items()})
         return loss
 
     def _query_losses(self, forward: Forward) -> tuple[Tensor, Tensor]:
@@ -111,7 +110,11 @@ class Pretraining(lightning.LightningModule):
         values = {objective.name: mean for (_, objective), mean in zip(self.objectives, means, strict=True)}
         weighted = sum(weight * values[objective.name] for weight, objective in self.objectives)
         values = values | {"loss": weighted} | self._meter.compute()
-        self.log_dict({f"val/{name}": float(value) for name, value in values.items()}, rank_zero_only=False)
+        self._log_at(self.global_step, {f"val/{name}": float(value) for name, value in values.items()})
+
+    def _log_at(self, step: int, values: Mapping[str, Tensor | float]) -> None:
+        """Log under the number of steps done: Lightning's own count slips when a run is resumed."""
+        self.log_dict({"step": float(step), **values})
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """Return AdamW with warm-up and cosine decay, stepped every batch."""

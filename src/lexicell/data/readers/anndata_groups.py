@@ -9,14 +9,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 
+from lexicell.data.readers.hdf5 import first_line, open_hdf5, text_of
 from lexicell.data.readers.matrices import CompressedMatrix, DenseMatrix, Matrix
 from lexicell.errors import InputError, listing
 
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _RNA_NAMES = ("rna", "RNA", "gex", "GEX", "Gene Expression", "gene_expression")
 
 
@@ -89,11 +88,9 @@ class GroupSource:
     def _open_matrix(self, where: str, node: Any, n_genes: int) -> Matrix:
         if _is_array(node):
             return DenseMatrix(where, node)
-        kind = _text(node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", "")))
+        kind = text_of(node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", "")))
         if kind not in ("csr_matrix", "csc_matrix", "csr", "csc"):
-            raise InputError(
-                f"{where}: expected a dense, CSR or CSC matrix, found '{kind or 'an unknown group'}'."
-            )
+            raise InputError(f"{where}: expected a dense, CSR or CSC matrix, found '{kind or 'an unknown group'}'.")
         missing = [part for part in ("data", "indices", "indptr") if part not in node]
         if missing:
             raise InputError(f"{where}: is damaged: it lacks {listing(missing)}.")
@@ -117,7 +114,7 @@ class GroupSource:
             if key in self._root and _is_array(self._root[key]) and self._root[key].shape == ():
                 value = self._root[key][()]
                 if isinstance(value, str | bytes | np.ndarray):
-                    return _text(value.item() if isinstance(value, np.ndarray) else value)
+                    return text_of(value.item() if isinstance(value, np.ndarray) else value)
         return None
 
     def _legacy(self, place: str) -> pd.DataFrame:
@@ -127,7 +124,7 @@ class GroupSource:
         if not names:
             raise InputError(f"{self.name}: '{place}' is not a table.")
         text = {name for name in names if rows[name].dtype.kind in "SO"}
-        columns = {name: list(map(_text, rows[name])) if name in text else rows[name] for name in names}
+        columns = {name: list(map(text_of, rows[name])) if name in text else rows[name] for name in names}
         return pd.DataFrame(columns).set_index(names[0])
 
     def _index(self, place: str) -> pd.Index:
@@ -135,7 +132,7 @@ class GroupSource:
         if _is_array(node):
             legacy: pd.Index = self._legacy(place).index
             return legacy
-        name = _text(node.attrs.get("_index", "_index"))
+        name = text_of(node.attrs.get("_index", "_index"))
         if name not in node:
             raise InputError(f"{self.name}: '{place}' has no names: its index '{name}' is missing.")
         values = self._element(node[name], f"{place}/{name}")
@@ -148,7 +145,10 @@ class GroupSource:
         node = self._root[place]
         if _is_array(node):
             return tuple(map(str, self._legacy(place).columns))
-        index = _text(node.attrs.get("_index", "_index"))
+        index = text_of(node.attrs.get("_index", "_index"))
+        order = [text_of(column) for column in node.attrs.get("column-order", ())]
+        if set(order) == set(node.keys()) - {index, "__categories"}:
+            return tuple(order)
         return tuple(column for column in node.keys() if column not in (index, "__categories"))  # noqa: SIM118
 
     def _frame(self, place: str, index: pd.Index, columns: Sequence[str]) -> pd.DataFrame:
@@ -176,9 +176,9 @@ class GroupSource:
                 warnings.simplefilter("ignore")  # old encodings are announced; they are read all the same
                 value = anndata.io.read_elem(node)
         except Exception as error:  # read_elem wraps whatever it meets, depending on the encoding
-            raise InputError(f"{self.name}: '{place}' cannot be read ({_first_line(error)}).") from None
+            raise InputError(f"{self.name}: '{place}' cannot be read ({first_line(error)}).") from None
         if isinstance(value, np.ndarray) and value.dtype.kind == "S":
-            return np.array([_text(v) for v in value], dtype=object)
+            return np.array([text_of(v) for v in value], dtype=object)
         return value
 
 
@@ -206,27 +206,8 @@ def open_zarr(path: Path, name: str) -> GroupSource:
     try:
         root = zarr.open_group(str(path), mode="r")
     except Exception as error:  # zarr raises many kinds, of its own and of the file system
-        raise InputError(f"{name}: cannot be read as zarr ({_first_line(error)}).") from None
+        raise InputError(f"{name}: cannot be read as zarr ({first_line(error)}).") from None
     return GroupSource(name, root)
-
-
-def open_hdf5(path: Path, name: str) -> h5py.File:
-    """Open an HDF5 file for reading; raise InputError that says why it cannot be."""
-    try:
-        with path.open("rb") as handle:
-            head = handle.read(8)
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror}).") from None
-    if not head:
-        raise InputError(f"{name}: is empty (0 bytes).")
-    if head != _HDF5_MAGIC:
-        raise InputError(f"{name}: is not an HDF5 file (it starts with {head[:8]!r}).")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(
-            f"{name}: cannot be opened: cut short or damaged ({_first_line(error)}). Fetch it again."
-        ) from None
 
 
 def _is_array(node: Any) -> bool:
@@ -235,12 +216,3 @@ def _is_array(node: Any) -> bool:
 
 def _holds_values(node: Any) -> bool:
     return not _is_array(node) or len(node.shape) == 2
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

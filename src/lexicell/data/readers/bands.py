@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from lexicell.data.counts import RawRows
 from lexicell.data.readers.matrices import BLOCK_ENTRIES, Entries, Matrix, cut
@@ -51,7 +52,7 @@ class BandedMatrix:
         cells, genes = records["cell"].astype(np.int64), records["gene"].astype(np.int64)
         return Entries(cells, genes, records["value"])
 
-    def edges(self, limit: int = BLOCK_ENTRIES) -> npt.NDArray[np.int64]:  # noqa: ARG002
+    def edges(self, limit: int = BLOCK_ENTRIES) -> npt.NDArray[np.int64]:
         """Return the edges of the bands, whatever `limit`."""
         return self._edges
 
@@ -59,8 +60,9 @@ class BandedMatrix:
         """Return the cells ``start:stop``, which lie in one band."""
         band = start // self._width
         records = self._band(band)
-        inside = records[(records["cell"] >= start) & (records["cell"] < stop)]
-        return rows_of(inside["cell"].astype(np.int64) - start, inside["gene"], inside["value"], stop - start)
+        if (start, stop) != (self._edges[band], self._edges[band + 1]):
+            records = records[(records["cell"] >= start) & (records["cell"] < stop)]
+        return rows_of(records["cell"] - start, records["gene"], records["value"], stop - start)
 
     def entries(self) -> Iterator[Entries]:
         """Return the entries band by band."""
@@ -117,10 +119,12 @@ def rows_of(
     cells: npt.NDArray[np.integer[Any]], genes: npt.NDArray[Any], values: npt.NDArray[Any], n_cells: int
 ) -> RawRows:
     """Sort entries by cell, in the order in which they come within a cell."""
-    order = np.argsort(cells, kind="stable")
-    edges = np.zeros(n_cells + 1, dtype=np.int64)
-    np.cumsum(np.bincount(cells, minlength=n_cells), out=edges[1:])
-    return RawRows(values[order], genes[order], edges)
+    # A matrix with one entry a column, turned round, is a counting sort: several times faster than argsort.
+    width = np.int32 if len(cells) < np.iinfo(np.int32).max else np.int64
+    entry = np.arange(len(cells) + 1, dtype=width)
+    columns = sp.csc_matrix((np.ones(len(cells), dtype=np.int8), cells, entry), shape=(n_cells, len(cells)))
+    rows = columns.tocsr()
+    return RawRows(values[rows.indices], genes[rows.indices], rows.indptr.astype(np.int64))
 
 
 class _MemoryMatrix:

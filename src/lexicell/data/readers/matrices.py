@@ -147,7 +147,9 @@ class CompressedMatrix:
     def _piece(self, start: int, stop: int) -> Entries:
         minor = np.asarray(self._indices[start:stop])
         self._check_indices(minor)
-        major = np.searchsorted(self._indptr, np.arange(start, stop), side="right") - 1
+        first, last = np.searchsorted(self._indptr, [start, stop - 1], side="right") - 1
+        edges = self._indptr[first : last + 2].clip(start, stop)
+        major = np.repeat(np.arange(first, last + 1), np.diff(edges))
         cells, genes = (major, minor) if self.by_cell else (minor, major)
         return Entries(cells.astype(np.int64), genes.astype(np.int64), np.asarray(self._data[start:stop]))
 
@@ -248,18 +250,12 @@ def _checked_indptr(
     arrays = {"data": data, "indices": indices, "indptr": indptr}
     for name, array in arrays.items():
         if len(array.shape) != 1:
-            raise InputError(
-                f"{where}: is damaged: '{name}' has the shape {tuple(array.shape)}, not one dimension."
-            )
+            raise InputError(f"{where}: is damaged: '{name}' has the shape {tuple(array.shape)}, not one dimension.")
     for name in ("indices", "indptr"):
         if arrays[name].dtype.kind not in "iu":
-            raise InputError(
-                f"{where}: is damaged: '{name}' holds {arrays[name].dtype}, expected whole numbers."
-            )
+            raise InputError(f"{where}: is damaged: '{name}' holds {arrays[name].dtype}, expected whole numbers.")
     if indptr.shape[0] != n_major + 1:
-        raise InputError(
-            f"{where}: is damaged: 'indptr' has {indptr.shape[0]} entries, expected {n_major + 1}."
-        )
+        raise InputError(f"{where}: is damaged: 'indptr' has {indptr.shape[0]} entries, expected {n_major + 1}.")
     edges = np.asarray(indptr[:]).astype(np.int64)
     if edges[0] != 0 or (np.diff(edges) < 0).any():
         raise InputError(f"{where}: is damaged: 'indptr' does not rise from 0.")
@@ -284,6 +280,4 @@ def _join(pieces: list[Entries]) -> Entries:
     if not pieces:
         nothing = np.empty(0, dtype=np.int64)
         return Entries(nothing, nothing, nothing)
-    return Entries(
-        *(np.concatenate([getattr(p, key) for p in pieces]) for key in ("cells", "genes", "values"))
-    )
+    return Entries(*(np.concatenate([getattr(p, key) for p in pieces]) for key in ("cells", "genes", "values")))

@@ -54,9 +54,7 @@ class AnnDataSource:
         if sp.issparse(values):
             matrix = values if values.format in ("csr", "csc") else values.tocsr()
             by_cell = matrix.format == "csr"
-            return CompressedMatrix(
-                where, matrix.data, matrix.indices, matrix.indptr, matrix.shape, by_cell=by_cell
-            )
+            return CompressedMatrix(where, matrix.data, matrix.indices, matrix.indptr, matrix.shape, by_cell=by_cell)
         return DenseMatrix(where, values if hasattr(values, "dtype") else np.asarray(values))
 
     def __enter__(self) -> Self:

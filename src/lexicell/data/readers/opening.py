@@ -6,9 +6,12 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from lexicell.data.readers.anndata_groups import open_h5ad, open_h5mu, open_hdf5, open_zarr
+from lexicell.data.readers.anndata_groups import open_h5ad, open_h5mu, open_zarr
+from lexicell.data.readers.hdf5 import open_hdf5
+from lexicell.data.readers.loom import open_loom
 from lexicell.data.readers.memory import AnnDataSource
 from lexicell.data.readers.source import MatrixSource
+from lexicell.data.readers.tenx import find_mtx, open_tenx_h5, open_tenx_mtx
 from lexicell.errors import InputError
 
 FORMATS = ".h5ad, .h5mu, .zarr, 10x .h5, a 10x folder with matrix.mtx, .loom"
@@ -35,6 +38,9 @@ def open_source(data: AnnData | str | Path, name: str | None = None) -> MatrixSo
     name = name or str(path)
     _check_path(path, name)
     suffixes = path.name.lower()
+    mtx = find_mtx(path)
+    if mtx is not None:
+        return open_tenx_mtx(mtx, name)
     if path.is_dir():
         if (path / ".zgroup").exists() or (path / "zarr.json").exists():
             return open_zarr(path, name)
@@ -46,17 +52,17 @@ def open_source(data: AnnData | str | Path, name: str | None = None) -> MatrixSo
     if suffixes.endswith((".h5", ".hdf5")):
         with open_hdf5(path, name) as file:
             anndata_like = "obs" in file and "var" in file
-        if anndata_like:
-            return open_h5ad(path, name)
+        return open_h5ad(path, name) if anndata_like else open_tenx_h5(path, name)
+    if suffixes.endswith(".loom"):
+        return open_loom(path, name)
     raise InputError(f"{name}: this format is not known; expected {FORMATS}.")
 
 
 def _check_path(path: Path, name: str) -> None:
     try:
-        exists = path.exists()
         path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{name}: there is no such file.") from None
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{name}: cannot be read ({reason}).") from None
-    if not exists:
-        raise InputError(f"{name}: there is no such file.")

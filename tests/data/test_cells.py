@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lexicell.data.cells import (
+    CellCollection,
+    covariate_levels,
+    merge_label_trees,
+    merge_lexicons,
+    split_validation,
+)
+from lexicell.data.store import Store
+from lexicell.errors import InputError
+from lexicell.genes.lexicon import Lexicon
+
+
+def dense(collection: CellCollection, cells: np.ndarray) -> np.ndarray:
+    rows = collection.rows(cells)
+    out = np.zeros((len(cells), len(collection.lexicon)), np.int64)
+    for i, (b, e) in enumerate(zip(rows.begin, rows.end, strict=True)):
+        out[i, rows.genes[b:e]] = rows.counts[b:e]
+    return out
+
+
+def test_rows_of_two_stores_are_read_in_any_order(stores: list[Store]) -> None:
+    lexicon = merge_lexicons(stores)
+    collection = CellCollection(stores, lexicon)
+    first, second = stores
+    cells = np.array([first.n_cells + 3, 0, first.n_cells - 1, first.n_cells, 0])
+    got = dense(collection, cells)
+    expected = np.zeros_like(got)
+    expected[:, : first.n_genes][[1, 2, 4]] = first.to_anndata(np.array([0, first.n_cells - 1, 0])).X.toarray()
+    expected[:, first.n_genes :][[0, 3]] = second.to_anndata(np.array([3, 0])).X.toarray()
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_genes_outside_the_lexicon_are_left_out(store: Store) -> None:
+    some = Lexicon(store.lexicon.table.iloc[::3])
+    whole = dense(CellCollection([store], store.lexicon), np.arange(5))
+    np.testing.assert_array_equal(dense(CellCollection([store], some), np.arange(5)), whole[:, ::3])
+
+
+def test_panels_labels_and_covariates(stores: list[Store]) -> None:
+    lexicon, tree, covariates = merge_lexicons(stores), merge_label_trees(stores), covariate_levels(stores)
+    collection = CellCollection(stores, lexicon, label_tree=tree, covariates=covariates)
+    assert [len(panel) for panel in collection.panels] == [store.n_genes for store in stores]
+    assert set(collection.panel[: stores[0].n_cells]) == {0}
+    assert tree is not None
+    np.testing.assert_array_equal(collection.labels[: stores[0].n_cells], tree.encode(stores[0].obs))
+    assert covariates["species"] == ("simulus_albus", "simulus_niger")
+    column = list(covariates).index("species")
+    assert set(collection.covariates[stores[0].n_cells :, column]) == {2}
+    np.testing.assert_array_equal(collection.depth[: stores[0].n_cells], stores[0].obs["depth"])
+
+
+def test_donors_are_held_out_whole() -> None:
+    donor = np.array(["a", "b", "c", "d"] * 10, dtype=object)
+    train, held_out, words = split_validation(donor, donors=[], fraction=0.25, rng=np.random.default_rng(0))
+    assert len(set(donor[held_out])) == 1
+    assert not set(donor[train]) & set(donor[held_out])
+    assert donor[held_out][0] in words
+    assert len(train) + len(held_out) == 40
+
+
+def test_donors_can_be_named_and_unknown_ones_are_refused() -> None:
+    donor = np.array(["a", "b", None] * 4, dtype=object)
+    _, held_out, _ = split_validation(donor, donors=["b"], fraction=0.5, rng=np.random.default_rng(0))
+    assert set(donor[held_out]) == {"b"}
+    with pytest.raises(InputError, match=r"\['z'\] are not among the donors"):
+        split_validation(donor, donors=["z"], fraction=0.5, rng=np.random.default_rng(0))
+
+
+def test_without_donors_a_share_of_cells_is_held_out() -> None:
+    donor = np.full(50, None, dtype=object)
+    train, held_out, words = split_validation(donor, donors=[], fraction=0.1, rng=np.random.default_rng(0))
+    assert len(held_out) == 5
+    assert not set(train) & set(held_out)
+    assert "at random" in words

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lexicell.errors import InputError
+from lexicell.labels import LabelTree
+from lexicell.model.encoder import EncoderConfig
+from lexicell.model.network import CellNetwork, ModelConfig
+
+CONFIG = ModelConfig(encoder=EncoderConfig(width=32, layers=2, heads=4))
+N_GENES = 50
+
+
+def label_tree() -> LabelTree:
+    return LabelTree.from_frame(pd.DataFrame({"a": ["x", "x", "y"], "b": ["x1", "x2", "y1"]}), ["a", "b"])
+
+
+@pytest.fixture
+def network() -> CellNetwork:
+    made = CellNetwork(CONFIG, N_GENES, [2], label_tree())
+    generator = torch.Generator().manual_seed(0)
+    made.initialise(generator)
+    with torch.no_grad():  # what starts at zero is moved off it, so that every path counts
+        for parameter in made.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return made.eval()
+
+
+def cells(n: int = 3, length: int = 20) -> tuple[torch.Tensor, ...]:
+    rng = np.random.default_rng(0)
+    genes = np.stack([rng.permutation(N_GENES)[:length] for _ in range(n)])
+    counts = rng.poisson(2, (n, length))
+    return (
+        torch.from_numpy(genes),
+        torch.from_numpy(counts),
+        torch.tensor(counts.sum(1), dtype=torch.float32),
+        torch.ones(n, 1, dtype=torch.long),
+    )
+
+
+def test_permuting_genes_changes_nothing(network: CellNetwork) -> None:
+    genes, counts, depth, covariates = cells()
+    order = torch.randperm(genes.shape[1], generator=torch.Generator().manual_seed(1))
+    straight = network.encode(genes, counts, depth, covariates)
+    mixed = network.encode(genes[:, order], counts[:, order], depth, covariates)
+    torch.testing.assert_close(mixed.cls, straight.cls, rtol=0, atol=1e-5)
+    torch.testing.assert_close(mixed.tokens, straight.tokens[:, order], rtol=0, atol=1e-5)
+    query = torch.arange(7).expand(3, 7)
+    torch.testing.assert_close(
+        network.count_logits(query, mixed.context), network.count_logits(query, straight.context), rtol=0, atol=1e-5
+    )
+
+
+def test_a_cell_does_not_see_its_batch(network: CellNetwork) -> None:
+    genes, counts, depth, covariates = cells(5)
+    together = network.encode(genes, counts, depth, covariates).cls
+    for i in range(5):
+        alone = network.encode(*(x[i : i + 1] for x in (genes, counts, depth, covariates))).cls
+        torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)
+
+
+def test_counts_depth_and_covariates_matter(network: CellNetwork) -> None:
+    genes, counts, depth, covariates = cells()
+    base = network.encode(genes, counts, depth, covariates).cls
+    assert not torch.allclose(base, network.encode(genes, counts + 1, depth, covariates).cls, atol=1e-3)
+    assert not torch.allclose(base, network.encode(genes, counts, depth * 10, covariates).cls, atol=1e-3)
+    assert not torch.allclose(base, network.encode(genes, counts, depth, covariates * 0).cls, atol=1e-3)
+
+
+def test_a_query_does_not_depend_on_the_other_queries(network: CellNetwork) -> None:
+    encoded = network.encode(*cells())
+    query = torch.arange(12).expand(3, 12)
+    whole = network.count_logits(query, encoded.context)
+    torch.testing.assert_close(network.count_logits(query[:, 5:6], encoded.context), whole[:, 5:6])
+    assert network.count_logits(query, encoded.cls.unsqueeze(1)).shape == whole.shape
+
+
+def test_a_fresh_network_predicts_every_class_alike() -> None:
+    network = CellNetwork(CONFIG, N_GENES, [2], label_tree())
+    network.initialise(torch.Generator().manual_seed(0))
+    logits = network.count_logits(torch.arange(12).expand(3, 12), network.encode(*cells()).context)
+    assert (logits == 0).all()
+
+
+def test_initialisation_is_named_by_its_generator() -> None:
+    networks = [CellNetwork(CONFIG, N_GENES, [2], label_tree()) for _ in range(3)]
+    for network, seed in zip(networks, (0, 0, 1), strict=True):
+        network.initialise(torch.Generator().manual_seed(seed))
+    first, same, other = (network.encoder.blocks[0].attention.query.weight for network in networks)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_no_parameter_is_left_unset() -> None:
+    network = CellNetwork(CONFIG, N_GENES, [2], label_tree())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    network.initialise(torch.Generator().manual_seed(0))
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+def test_activation_checkpointing_changes_no_gradient(network: CellNetwork) -> None:
+    gradients = []
+    for switch in (False, True):
+        network.train()
+        network.encoder.activation_checkpointing = switch
+        network.zero_grad()
+        network.encode(*cells()).cls.square().sum().backward()
+        gradients.append(network.genes.rows.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_label_probabilities_add_up_down_the_tree(network: CellNetwork) -> None:
+    assert network.label_head is not None
+    cls = network.encode(*cells()).cls
+    upper, lower = (log.exp() for log in network.label_head.path_log_probabilities(cls))
+    torch.testing.assert_close(upper.sum(1), torch.ones(3))
+    torch.testing.assert_close(lower[:, :2].sum(1), upper[:, 0])
+    torch.testing.assert_close(lower[:, 2], upper[:, 1])
+
+
+def test_parameters_are_counted(network: CellNetwork) -> None:
+    counted = network.n_parameters()
+    assert counted["total"] == sum(n for part, n in counted.items() if part not in {"total"}) + network.cls.numel()
+    assert counted["genes"] == N_GENES * 32
+
+
+def test_a_width_that_heads_do_not_divide_is_refused() -> None:
+    with pytest.raises(InputError, match="heads must divide width"):
+        EncoderConfig(width=30, heads=4)

@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lexicell.errors import InputError
+from lexicell.labels import LabelTree, clean_labels
+
+LEVELS = ("class", "type")
+
+
+@pytest.fixture
+def obs():
+    return pd.DataFrame(
+        {
+            "class": pd.Categorical(["neuron", "glia", "neuron", None, "glia"]),
+            "type": ["Sst", "Astro", "Pvalb", "Sst", ""],
+        }
+    )
+
+
+def test_the_tree_is_read_off_the_cells(obs):
+    tree = LabelTree.from_frame(obs, LEVELS)
+    assert tree.names == (("glia", "neuron"), ("Astro", "Pvalb", "Sst"))
+    assert tree.parents[0].tolist() == []
+    assert tree.parents[1].tolist() == [0, 1, 1]
+    assert tree.sizes == (2, 3)
+
+
+def test_encoding_and_decoding(obs):
+    tree = LabelTree.from_frame(obs, LEVELS)
+    codes = tree.encode(obs)
+    assert codes.dtype == np.int64
+    assert codes.tolist() == [[1, 2], [0, 0], [1, 1], [-1, 2], [0, -1]]
+    back = tree.decode(codes, index=obs.index)
+    assert back["class"].tolist()[:3] == ["neuron", "glia", "neuron"]
+    assert pd.isna(back.loc[3, "class"])
+    assert pd.isna(back.loc[4, "type"])
+    assert tree.encode(back).tolist() == codes.tolist()
+    unknown = pd.DataFrame({"type": ["Sst", "never seen", None]})
+    assert tree.encode(unknown).tolist() == [[-1, 2], [-1, -1], [-1, -1]]
+    with pytest.raises(ValueError, match="expected the shape"):
+        tree.decode(codes[:, :1])
+
+
+def test_json_round_trip(obs):
+    tree = LabelTree.from_frame(obs, LEVELS)
+    again = LabelTree.from_dict(json.loads(json.dumps(tree.to_dict())))
+    assert again == tree
+    assert hash(again) == hash(tree)
+
+
+@pytest.mark.parametrize("change", [{"parents": [[], [0, 1, 5]]}, {"levels": ["class"]}, {"names": 3}, {"parents": []}])
+def test_json_that_is_no_tree_is_refused(obs, change):
+    data = {**LabelTree.from_frame(obs, LEVELS).to_dict(), **change}
+    with pytest.raises(InputError, match="label tree"):
+        LabelTree.from_dict(data)
+
+
+def test_a_label_with_two_parents_is_named_with_them():
+    obs = pd.DataFrame({"class": ["a", "b", "a"], "type": ["x", "x", "y"]})
+    with pytest.raises(InputError, match=r"'x' under 'a', 'b'"):
+        LabelTree.from_frame(obs, LEVELS, source="file.h5ad")
+
+
+def test_levels_in_the_wrong_order_are_recognised():
+    obs = pd.DataFrame({"class": ["a", "a", "b"], "type": ["x", "y", "z"]})
+    with pytest.raises(InputError, match="name 'class' before 'type'"):
+        LabelTree.from_frame(obs, ("type", "class"))
+
+
+def test_a_label_without_a_parent_is_refused():
+    obs = pd.DataFrame({"class": ["a", None], "type": ["x", "y"]})
+    with pytest.raises(InputError, match="no cell says under which 'class'"):
+        LabelTree.from_frame(obs, LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("obs", "levels", "message"),
+    [
+        ({"class": ["a"]}, ("class", "type"), "no label column 'type'"),
+        ({"class": [None, ""]}, ("class",), "holds no label"),
+        ({"class": ["a"]}, ("class", "class"), "named twice"),
+        ({"class": ["a"]}, (), "no label level"),
+    ],
+)
+def test_columns_that_cannot_serve_are_refused(obs, levels, message):
+    with pytest.raises(InputError, match=message):
+        LabelTree.from_frame(pd.DataFrame(obs), levels)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, np.nan, 2.0], ["1", None, "2"]),
+        ([True, False], ["True", "False"]),
+        ([b"x", " y ", "  "], ["x", "y", None]),
+        (pd.Categorical(["b", "a", None], categories=["unused", "b", "a"]), ["b", "a", None]),
+        (pd.Categorical([3, 1, 3]), ["3", "1", "3"]),
+        (pd.array(["a", pd.NA], dtype="string"), ["a", None]),
+        ([], []),
+    ],
+)
+def test_labels_of_any_type_become_text(values, expected):
+    cleaned = clean_labels(pd.Series(values))
+    assert [None if pd.isna(value) else value for value in cleaned] == expected
+    assert list(cleaned.categories) == sorted({value for value in expected if value is not None})

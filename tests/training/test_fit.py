@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lexicell.data.store import Store
+from lexicell.errors import InputError
+from lexicell.model.checkpoint import load_model
+from lexicell.training.fit import fit
+from lexicell.training.recipe import Recipe, override_recipe
+from lexicell.training.run_folder import read_json
+
+SMALL = {
+    "model.encoder.width": 16,
+    "model.encoder.layers": 1,
+    "model.encoder.heads": 2,
+    "sampling.tokens": 32,
+    "sampling.queries": 16,
+    "data.batch_size": 8,
+    "trainer.max_steps": 12,
+    "trainer.val_every": 5,
+    "trainer.log_every": 1,
+    "optim.warmup_steps": 2,
+    "optim.lr": 0.01,
+}
+
+
+def recipe(**overrides: object) -> Recipe:
+    return override_recipe(Recipe(), SMALL | {k.replace("__", "."): v for k, v in overrides.items()})
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return {name: value for name, value in state.items() if name.startswith(("network.", "exposure"))}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(stores: list[Store], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fit") / "whole"
+    result = fit(recipe(), stores, out, progress=False)
+    assert result.finished
+    assert result.steps == 12
+    return out
+
+
+def test_a_run_leaves_a_whole_folder(whole: Path, stores: list[Store]) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert names >= {
+        "recipe.yaml", "run.json", "metrics.csv", "exposure.npy", "checkpoints",
+        "model.safetensors", "config.json", "lexicon.parquet", "tensorboard",
+    }  # fmt: skip
+    assert not [name for name in names if name.endswith(".part")]
+    facts = read_json(whole / "run.json")
+    assert facts["steps"] == 12
+    assert facts["cells_per_second"] > 0
+    assert [entry["fingerprint"] for entry in facts["stores"]] == [store.fingerprint for store in stores]
+    network, spec = load_model(whole)
+    assert len(spec.lexicon) == len(network.genes) == sum(store.n_genes for store in stores)
+    assert spec.covariates["species"] == ("simulus_albus", "simulus_niger")
+
+
+def test_metrics_hold_losses_skill_and_strata(whole: Path) -> None:
+    metrics = pd.read_csv(whole / "metrics.csv").set_index("step")
+    n_classes = read_json(whole / "run.json")["count_classes"]
+    assert metrics["train/counts"].iloc[0] == pytest.approx(np.log(n_classes), rel=0.02)
+    looks = metrics.dropna(subset=["val/skill"])
+    assert list(looks.index) == [5, 10, 12]
+    assert {"val/ce", "val/baseline_ce", "val/skill/0", "val/skill/1", "val/labels", "val/contrastive"} <= set(looks)
+    np.testing.assert_allclose(looks["val/skill"], 1 - looks["val/ce"] / looks["val/baseline_ce"], atol=1e-4)
+    assert looks["val/loss"].iloc[-1] < looks["val/loss"].iloc[0]
+
+
+def test_exposure_counts_every_token_and_query(whole: Path) -> None:
+    exposure = np.load(whole / "exposure.npy", allow_pickle=False)
+    assert exposure[:, :2].sum() == 12 * 8 * 2 * 32
+    assert exposure[:, 2].sum() == 12 * 8 * 16
+
+
+def test_a_signal_leaves_a_run_that_resumes_to_the_very_same_weights(
+    whole: Path, stores: list[Store], tmp_path: Path
+) -> None:
+    out = tmp_path / "resumed"
+    before = signal.getsignal(signal.SIGTERM)
+
+    def send() -> None:
+        while "Stop._receive" not in getattr(signal.getsignal(signal.SIGTERM), "__qualname__", ""):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    stopped = fit(recipe(), stores, out, progress=False)
+    thread.join()
+    assert not stopped.finished
+    assert 0 < stopped.steps < 12
+    assert read_json(out / "run.json")["steps"] == stopped.steps
+    assert signal.getsignal(signal.SIGTERM) is before
+
+    resumed = fit(recipe(), stores, out, resume=True, progress=False)
+    assert resumed.finished
+    assert_same(weights(out), weights(whole))
+    losses = [pd.read_csv(run / "metrics.csv").set_index("step")["train/loss"].dropna() for run in (out, whole)]
+    pd.testing.assert_series_equal(*losses)
+    assert read_json(out / "run.json")["steps"] == 12
+
+
+def test_a_killed_process_resumes(stores: list[Store], whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from lexicell.data.store import Store
+        from lexicell.training.fit import fit
+        from lexicell.training.recipe import Recipe, override_recipe
+        stores = [Store.open(path) for path in {[str(store.path) for store in stores]!r}]
+        fit(override_recipe(Recipe(), {SMALL!r}), stores, Path({str(out)!r}), progress=False)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while not (out / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    fit(recipe(), stores, out, resume=True, progress=False)
+    assert_same(weights(out), weights(whole))
+
+
+def test_another_seed_is_another_run(whole: Path, stores: list[Store], tmp_path: Path) -> None:
+    fit(recipe(seed=1), stores, tmp_path / "other", progress=False)
+    first, second = weights(whole), weights(tmp_path / "other")
+    assert not torch.equal(first["network.genes.rows"], second["network.genes.rows"])
+
+
+def test_a_folder_in_use_is_left_alone(whole: Path, stores: list[Store]) -> None:
+    before = (whole / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="already there, and not empty"):
+        fit(recipe(), stores, whole, progress=False)
+    assert (whole / "model.safetensors").read_bytes() == before
+
+
+def test_only_the_trainer_section_may_change_when_resuming(whole: Path, stores: list[Store], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to resume"):
+        fit(recipe(), stores, tmp_path / "none", resume=True)
+    with pytest.raises(InputError) as caught:
+        fit(recipe(optim__lr=0.5), stores[:1], whole, resume=True)
+    assert "differs from the run's in optim" in str(caught.value)
+    assert "stores are not those of the run" in str(caught.value)
+
+
+def test_early_stopping(stores: list[Store], tmp_path: Path) -> None:
+    settings = recipe(trainer__patience=1, trainer__val_every=1, trainer__max_steps=200, optim__lr=1e-9)
+    result = fit(settings, stores[:1], tmp_path / "early", progress=False)
+    assert result.steps < 200
+
+
+def test_without_stores_there_is_nothing_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no store given"):
+        fit(recipe(), [], tmp_path / "x")
+
+
+def test_a_malicious_checkpoint_is_not_run(
+    whole: Path, stores: list[Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Malice:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return os.system, ("touch pwned",)
+
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Malice(), "global_step": 3}, run / "checkpoints" / "last.ckpt")
+    with pytest.raises(InputError, match="checkpoint"):
+        fit(recipe(trainer__max_steps=20), stores, run, resume=True, progress=False)
+    assert not (tmp_path / "pwned").exists()

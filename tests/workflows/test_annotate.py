@@ -1,0 +1,150 @@
+import json
+from dataclasses import dataclass
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from lexicell.data.query import Query
+from lexicell.errors import InputError
+from lexicell.genes.lexicon import Lexicon
+from lexicell.labels import LabelTree
+from lexicell.reporting.text import print_tables
+from lexicell.workflows.annotate import annotate
+
+LEVELS = ("class", "type")
+
+
+@dataclass
+class FakeModel:
+    """Embeds by log counts over the lexicon; its label head always answers the first label."""
+
+    lexicon: Lexicon
+    label_tree: LabelTree | None = None
+
+    def embed(self, query: Query, *, samples=None, progress=False):
+        known = query.gene_index >= 0
+        values = np.zeros((query.n_cells, len(self.lexicon)), dtype=np.float32)
+        values[:, query.gene_index[known]] = query.counts[:, known].toarray()
+        values *= 1e4 / np.maximum(values.sum(axis=1, keepdims=True), 1)
+        return np.log1p(values)
+
+    def predict_labels(self, query: Query, *, samples=None, progress=False):
+        return [np.eye(1, size).repeat(query.n_cells, axis=0) + 0.01 for size in self.label_tree.sizes]
+
+
+@pytest.fixture
+def model(cells) -> FakeModel:
+    lexicon = Lexicon.from_genes("simulus_albus", cells.var_names, cells.var["symbol"])
+    return FakeModel(lexicon, LabelTree.from_frame(cells.obs, LEVELS))
+
+
+@pytest.fixture
+def halves(cells):
+    return cells[::2].copy(), cells[1::2].copy()
+
+
+def test_labels_come_from_a_reference_anndata(model, halves, capsys):
+    reference, query = halves
+    before = query.copy()
+    result = annotate(model, query, reference, LEVELS, progress=False)
+    figures = json.loads(json.dumps(result.figures()))
+    assert list(figures["levels"]) == list(LEVELS)
+    assert set(figures["levels"]["type"]) == {"accuracy", "macro_f1", "coverage"}
+    assert figures["levels"]["class"]["accuracy"] > 0.8
+    assert figures["levels"]["type"]["coverage"] == 1
+    assert {f"lexicell_{level}{end}" for level in LEVELS for end in ("", "_prob", "_runner_up")} <= set(
+        result.adata.obs
+    )
+    settings = result.adata.uns["lexicell"]["annotate"]
+    assert settings["method"] == "knn"
+    assert settings["reference_cells"] == 60
+    assert settings["levels"] == list(LEVELS)
+    pd.testing.assert_frame_equal(query.obs, before.obs)
+    assert "lexicell" not in query.uns
+    print_tables(result.tables())
+    assert "Labels called: type" in capsys.readouterr().out
+
+
+def test_a_store_gives_the_same_labels_as_the_cells_in_it(model, cells, store):
+    from_cells = annotate(model, cells, cells, LEVELS, progress=False)
+    for reference in (store, store.path):
+        from_store = annotate(model, cells, reference, progress=False)
+        assert from_store.annotation.levels == LEVELS
+        pd.testing.assert_frame_equal(
+            from_store.annotation.frame(), from_cells.annotation.frame(), check_exact=False, atol=1e-5
+        )
+
+
+def test_files_in_and_out(model, halves, tmp_path):
+    reference, query = halves
+    del query.obs["type"]
+    reference.write_h5ad(tmp_path / "reference.h5ad")
+    query.write_h5ad(tmp_path / "query.h5ad")
+    result = annotate(
+        model,
+        tmp_path / "query.h5ad",
+        tmp_path / "reference.h5ad",
+        "class,type",
+        out=tmp_path / "out" / "annotated.h5ad",
+        progress=False,
+    )
+    assert list(result.figures()["levels"]) == ["class"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["annotated.csv", "annotated.h5ad"]
+    written = ad.read_h5ad(tmp_path / "out" / "annotated.h5ad")
+    table = pd.read_csv(tmp_path / "out" / "annotated.csv", comment="#", index_col="cell_id")
+    assert list(written.obs["lexicell_type"]) == list(table["type"])
+    assert list(table.index) == list(query.obs_names)
+
+
+def test_a_csv_alone(model, halves, tmp_path):
+    reference, query = halves
+    result = annotate(model, query, reference, ["type"], out=tmp_path / "labels.csv", progress=False)
+    assert [path.name for path in result.written] == ["labels.csv"]
+    assert result.annotation.levels == ("type",)
+
+
+def test_the_label_head_needs_no_reference(model, halves):
+    result = annotate(model, halves[1], method="head", levels="type", progress=False)
+    assert set(result.annotation.labels("type")) == {model.label_tree.names[1][0]}
+    assert "reference" not in result.annotation.settings
+
+
+def test_unlabelled_reference_cells_do_not_vote(model, halves):
+    reference, query = halves
+    keep = reference.obs["class"] == reference.obs["class"].iloc[0]
+    for level in LEVELS:
+        reference.obs[level] = reference.obs[level].astype(object).where(keep, None)
+    result = annotate(model, query, reference, LEVELS, k=3, progress=False)
+    assert set(result.annotation.labels("class")) == {reference.obs["class"].iloc[0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "probe"}, "method: expected 'knn' or 'head'"),
+        ({"reference": None}, "knn needs a reference"),
+        ({"k": 0}, "k: expected at least 1"),
+        ({"levels": ["class", "subtype"]}, "no label column 'subtype'"),
+        ({"levels": ["type", "class"]}, "name 'class' before 'type'"),
+        ({"out": "annotated.txt"}, "end its name in .h5ad or .csv"),
+    ],
+)
+def test_bad_input_is_refused(model, halves, change, message):
+    given = {"reference": halves[0], "levels": LEVELS, "progress": False} | change
+    with pytest.raises(InputError, match=message):
+        annotate(model, halves[1], **given)
+
+
+def test_a_model_without_labels_cannot_answer_by_head_or_guess_the_levels(model, halves):
+    plain = FakeModel(model.lexicon)
+    with pytest.raises(InputError, match="no label head"):
+        annotate(plain, halves[1], method="head", progress=False)
+    with pytest.raises(InputError, match="which columns hold its labels"):
+        annotate(plain, halves[1], halves[0], progress=False)
+
+
+def test_a_store_of_another_species_is_refused(model, cells, stores):
+    with pytest.raises(InputError, match="the model knows none of its genes"):
+        annotate(model, cells, stores[1], LEVELS, progress=False)
