@@ -147,14 +147,11 @@ class LabelTree:
             raise InputError(f"This is not a label tree: {error!r}.") from None
         above = (0, *(len(labels) for labels in names[:-1]))
         fits = len(levels) == len(names) == len(parents) and all(
-            codes.shape == ((len(labels),) if place else (0,))
-            and bool(((codes >= 0) & (codes < above[place])).all())
+            codes.shape == ((len(labels),) if place else (0,)) and bool(((codes >= 0) & (codes < above[place])).all())
             for place, (labels, codes) in enumerate(zip(names, parents, strict=False))
         )
         if not fits:
-            raise InputError(
-                "This label tree contradicts itself: its levels, names and parents do not fit together."
-            )
+            raise InputError("This label tree contradicts itself: its levels, names and parents do not fit together.")
         return cls(levels, names, parents)
 
 
@@ -162,9 +159,7 @@ def _check_levels(obs: pd.DataFrame, levels: tuple[str, ...], source: str) -> No
     if not levels:
         raise InputError(f"{source}: no label level was named.")
     faults = [
-        f"{source}: the label level '{level}' is named twice."
-        for level in set(levels)
-        if levels.count(level) > 1
+        f"{source}: the label level '{level}' is named twice." for level in set(levels) if levels.count(level) > 1
     ]
     missing = [level for level in levels if level not in obs.columns]
     if missing:
@@ -175,18 +170,14 @@ def _check_levels(obs: pd.DataFrame, levels: tuple[str, ...], source: str) -> No
     raise_all(faults, "The labels cannot be used:")
 
 
-def _parents(
-    upper: pd.Categorical, lower: pd.Categorical
-) -> tuple[npt.NDArray[np.int64], dict[int, list[int]]]:
+def _parents(upper: pd.Categorical, lower: pd.Categorical) -> tuple[npt.NDArray[np.int64], dict[int, list[int]]]:
     """Return each lower label's parent code, and the labels that have not exactly one (code -> parents)."""
     pairs = pd.DataFrame({"upper": upper.codes, "lower": lower.codes}).drop_duplicates()
     pairs = pairs[(pairs["upper"] >= 0) & (pairs["lower"] >= 0)].sort_values(["lower", "upper"])
     parents = np.full(len(lower.categories), -1, dtype=np.int64)
     parents[pairs["lower"]] = pairs["upper"]
     counts = np.bincount(pairs["lower"], minlength=len(parents))
-    wrong = {
-        int(code): pairs.loc[pairs["lower"] == code, "upper"].tolist() for code in np.flatnonzero(counts != 1)
-    }
+    wrong = {int(code): pairs.loc[pairs["lower"] == code, "upper"].tolist() for code in np.flatnonzero(counts != 1)}
     return parents, wrong
 
 

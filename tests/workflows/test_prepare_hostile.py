@@ -316,7 +316,7 @@ def genes_without_names(folder):
     adata.write_h5ad(folder / "a.h5ad")
 
 
-@case("hold tabs or line breaks")
+@case("hold tabs, line breaks")
 def tabs_in_gene_names(folder):
     adata = cells()
     adata.var_names = ["a\tb", "c", "d", "e", "f"]

@@ -106,5 +106,5 @@ def test_a_missing_folder_or_store_is_refused(path, tmp_path):
     with pytest.raises(InputError, match="ends in"):
         store_export(path, tmp_path / "cells.csv")
     for function in (store_info, store_verify):
-        with pytest.raises(InputError, match="not a store|no such"):
+        with pytest.raises(InputError, match=r"not a store|no such"):
             function(tmp_path)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lexicell.data.corpus_check import CheckedCorpus, CheckedSource, joined_lexicon, read_obs, with_rows
-from lexicell.data.readers import open_source
+from lexicell.data.obs_tables import open_dataset
 from lexicell.errors import InputError, listing
 from lexicell.randomness import generator
 
@@ -59,6 +59,6 @@ def balanced(checked: CheckedCorpus, level: str, most: int, *, seed: int) -> Che
 def _labels_of(source: CheckedSource, level: str) -> npt.NDArray[np.object_]:
     if level not in {label.level for label in source.dataset.labels}:
         return np.full(source.n_cells, "", dtype=object)
-    with open_source(source.dataset.source, source.name) as file:
+    with open_dataset(source.dataset, source.name) as file:
         column = read_obs(file, source.dataset, source.rows)[level]
     return column.astype(object).where(column.notna(), "").to_numpy(dtype=object)

@@ -19,7 +19,8 @@ from lexicell.data.corpus_check import CheckedSource, label_of, read_obs, readin
 from lexicell.data.counts import Block, NotCountsError, RawRows, block_of, integers_of
 from lexicell.data.gene_ids import AMBIGUOUS, MATCHED, UNMATCHED
 from lexicell.data.matrix_choice import not_counts, remedy
-from lexicell.data.readers import MatrixSource, open_source
+from lexicell.data.obs_tables import open_dataset, table_files
+from lexicell.data.readers import MatrixSource
 from lexicell.data.readers.bands import turned
 from lexicell.data.store_writer import Part, write_part
 from lexicell.errors import InputError
@@ -108,7 +109,7 @@ def write_source(job: SourceJob, progress: Callable[[int], object] = int) -> dic
     scratch = job.folder.with_name(job.folder.name + ".scratch")
     try:
         with reading(label):
-            source = open_source(dataset.source, label)
+            source = open_dataset(dataset, label)
         with source:
             with reading(label):
                 obs = read_obs(source, dataset, job.rows)
@@ -214,6 +215,7 @@ def _key(job: SourceJob) -> str:
     if not isinstance(source, Path):
         return ""
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
+    files += table_files(job.dataset)
     stats = [(str(file.name), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     rows = None if job.rows is None else hashlib.sha256(job.rows.tobytes()).hexdigest()
     genes = hashlib.sha256(job.gene_map.tobytes() + job.status.tobytes()).hexdigest()

@@ -30,6 +30,55 @@ class LabelColumn:
     column: str
 
 
+@dataclass(frozen=True)
+class JoinedTable:
+    """A table of facts about what a column of the cell annotation names: clusters, donors, libraries.
+
+    Attributes
+    ----------
+    path
+        CSV (or TSV), read into memory.
+    key
+        Its column of keys; None takes the first one.
+    on
+        The column of the cell annotation that holds the keys; None takes one of the name of `key`.
+    names, values
+        Columns of a long table, which has one row for each key and name: `names` says which column a value belongs
+        to. None for a wide table, which has one row for each key.
+    """
+
+    path: Path
+    key: str | None = None
+    on: str | None = None
+    names: str | None = None
+    values: str | None = None
+
+
+@dataclass(frozen=True)
+class ObsTable:
+    """Cell annotation that stands in a table of its own, beside the counts.
+
+    Attributes
+    ----------
+    path
+        CSV (or TSV); it is streamed, so that its size does not matter.
+    key
+        Its column of keys; None takes the first one.
+    on
+        The column of the file's own cell annotation that holds the keys; None takes the names of the cells.
+    joins
+        Tables to join to it, in this order.
+    missing
+        ``drop`` or ``keep``: what to do with cells that have no row in it.
+    """
+
+    path: Path
+    key: str | None = None
+    on: str | None = None
+    joins: tuple[JoinedTable, ...] = ()
+    missing: str = "drop"
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """One input of a corpus.
@@ -62,6 +111,8 @@ class Dataset:
         Share of genes that the gene table must know; below it the input is refused.
     keep
         Further columns of the cell annotation to carry along.
+    obs
+        A table of cell annotation outside the file; its columns come before the file's own ones of the same name.
     """
 
     source: Path | AnnData
@@ -79,6 +130,14 @@ class Dataset:
     unmatched: str = "drop"
     min_matched: float = 0.5
     keep: tuple[str, ...] = ()
+    obs: ObsTable | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the cell annotation that are asked for."""
+        fields = (self.species, self.donor, self.tissue, self.assay)
+        asked = [field.column for field in fields if field is not None and field.column]
+        return tuple(dict.fromkeys([*asked, *(label.column for label in self.labels), *self.keep]))
 
 
 @dataclass(frozen=True, eq=False)

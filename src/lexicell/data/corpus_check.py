@@ -20,7 +20,8 @@ import pandas as pd
 from lexicell.data.corpus import CorpusConfig, Dataset, Field
 from lexicell.data.gene_ids import GeneMatch, match_genes
 from lexicell.data.matrix_choice import choose_matrix
-from lexicell.data.readers import MatrixSource, open_source
+from lexicell.data.obs_tables import notes_of, open_dataset, rows_to_take
+from lexicell.data.readers import MatrixSource
 from lexicell.errors import InputError, listing, raise_all
 from lexicell.genes.annotations import GeneAnnotations
 from lexicell.genes.lexicon import Lexicon
@@ -171,7 +172,7 @@ def joined_lexicon(sources: list[CheckedSource]) -> Lexicon:
 def _check_dataset(dataset: Dataset, load_table: _LoadTable) -> tuple[list[CheckedSource], list[str]]:
     label = label_of(dataset)
     try:
-        with reading(label), open_source(dataset.source, label) as source:
+        with reading(label), open_dataset(dataset, label) as source:
             return _DatasetCheck(dataset, source, load_table).run()
     except InputError as error:
         return [], [str(error)]
@@ -221,7 +222,7 @@ class _DatasetCheck:
                     n_entries=int(matrix.n_entries * choice.look.filled * share),
                     genes=genes,
                     labels=(labels if rows is None else labels.iloc[rows]).drop_duplicates(),
-                    notes=(choice.said, *genes.notes),
+                    notes=(choice.said, *genes.notes, *notes_of(source)),
                     seconds=choice.look.seconds_per_entry * matrix.n_entries * share,
                 )
             )
@@ -267,17 +268,23 @@ class _DatasetCheck:
 
     def _rows_by_species(self) -> dict[str, npt.NDArray[np.int64] | None]:
         field = self.dataset.species
+        known = rows_to_take(self.source)
         if field.value is not None:
-            return {field.value: None}
+            return {field.value: known}
         column = str(field.column)
         values = clean_labels(self.source.obs([column])[column])
+        if known is not None:
+            values = values[known]
         missing = int((values.codes < 0).sum())
         if missing:
             raise InputError(f"{self.source.name}: species: {missing:,} cells have none in the column '{column}'.")
         kinds = np.array([find_species(str(text)).name for text in values.categories])
         by_cell = kinds[values.codes]
         names = list(pd.unique(by_cell))
-        return {name: None if len(names) == 1 else np.flatnonzero(by_cell == name) for name in names}
+        if len(names) == 1:
+            return {names[0]: known}
+        cells = np.arange(len(by_cell)) if known is None else known
+        return {name: cells[by_cell == name] for name in names}
 
     def _annotations(self, species: list[str]) -> dict[str, GeneAnnotations]:
         path = self.dataset.genes

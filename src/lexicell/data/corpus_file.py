@@ -15,7 +15,7 @@ from typing import Any
 
 from anndata import AnnData
 
-from lexicell.data.corpus import CorpusConfig, Dataset, Field, LabelColumn, joined_levels
+from lexicell.data.corpus import CorpusConfig, Dataset, Field, JoinedTable, LabelColumn, ObsTable, joined_levels
 from lexicell.data.store_format import STANDARD_COLUMNS
 from lexicell.data.strict_yaml import read_yaml, shown
 from lexicell.errors import InputError, listing, raise_all
@@ -106,6 +106,7 @@ class _EntryParser:
             unmatched=self._choice("unmatched", ("drop", "keep")),
             min_matched=self._share("min_matched", 0.5),
             keep=self._kept(),
+            obs=self._obs(),
         )
         return None if self.faults else Dataset(**dataset)
 
@@ -208,6 +209,48 @@ class _EntryParser:
         if taken:
             self.faults.append(f"{self.where}: keep: the store has columns of its own called {listing(taken)}.")
         return kept
+
+    def _obs(self) -> ObsTable | None:
+        value = self.entry.get("obs")
+        if value is None:
+            return None
+        keys = ("path", "key", "on", "joins", "missing")
+        inner = self._inner({"path": value} if isinstance(value, str) else value, keys, "obs")
+        joins = inner.entry.get("joins", [])
+        if not isinstance(joins, Sequence) or isinstance(joins, str):
+            inner._fault("joins", "a list of tables", joins)
+            joins = []
+        tables = [inner._join(join, f"joins, entry {place}") for place, join in enumerate(joins, start=1)]
+        path, missing = inner._path("path"), inner._choice("missing", ("drop", "keep"))
+        key, on = inner._text("key"), inner._text("on")
+        if path is None and not inner.faults:
+            inner.faults.append(f"{inner.where}: path: is missing; name the table (CSV or TSV).")
+        self.faults += inner.faults
+        if path is None or inner.faults:
+            return None
+        return ObsTable(path, key, on, tuple(table for table in tables if table is not None), missing)
+
+    def _join(self, value: object, what: str) -> JoinedTable | None:
+        inner = self._inner(
+            {"path": value} if isinstance(value, str) else value, ("path", "key", "on", "names", "values"), what
+        )
+        path = inner._path("path")
+        key, on, names, values = (inner._text(name) for name in ("key", "on", "names", "values"))
+        if path is None and not inner.faults:
+            inner.faults.append(f"{inner.where}: path: is missing; name the table (CSV or TSV).")
+        if (names is None) != (values is None):
+            inner.faults.append(f"{inner.where}: names, values: give both (a long table), or neither (a wide one).")
+        self.faults += inner.faults
+        return None if path is None or inner.faults else JoinedTable(path, key, on, names, values)
+
+    def _inner(self, value: object, keys: tuple[str, ...], what: str) -> _EntryParser:
+        """Return the parser of keys within a key."""
+        mapping = value if isinstance(value, Mapping) else {}
+        inner = _EntryParser(mapping, self.base, f"{self.where}: {what}")
+        if not isinstance(value, Mapping):
+            self._fault(what, f"the path of a table, or keys such as {listing(keys)}", value)
+        inner.faults += _unknown(mapping, keys, f"{inner.where}: ")
+        return inner
 
     def _labels(self) -> tuple[LabelColumn, ...]:
         value = self.entry.get("labels")

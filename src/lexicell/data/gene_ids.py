@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "symbol", "gene_name", "gene_na
                   "gene_short_name")  # fmt: skip
 _TYPE_COLUMNS = ("feature_types", "feature_type")
 _EXPRESSION = "Gene Expression"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 MATCHED, AMBIGUOUS, UNMATCHED, NO_GENE = 0, 1, 2, 3
 
@@ -158,9 +160,11 @@ def _texts(where: str, values: pd.Series, what: str) -> list[str]:
             f"{where}: the {what} are row numbers ({listing(names, 3)}); "
             "name the column that holds the genes with 'gene_ids:'."
         )
-    broken = [name for name in names if "\t" in name or "\n" in name or "\r" in name]
+    broken = [name for name in names if _CONTROL.search(name)]
     if broken:
-        raise InputError(f"{where}: the {what} hold tabs or line breaks ({listing(map(repr, broken), 3)}).")
+        raise InputError(
+            f"{where}: the {what} hold tabs, line breaks or control characters ({listing(map(repr, broken), 3)})."
+        )
     return names
 
 

@@ -28,7 +28,7 @@ from lexicell.genes.species import find_species
 
 COLUMNS = ("species", "gene_id", "symbol")
 _FORMAT = 1
-_BREAKS = re.compile(r"[\t\r\n]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # tabs, line breaks, and NUL, which pandas takes for the end of a text
 _METADATA_KEY = b"lexicell.lexicon"
 
 
@@ -44,7 +44,8 @@ class Lexicon:
     Raises
     ------
     InputError
-        When a column is missing, an id is empty or holds a tab or line break, or a gene stands twice.
+        When a column is missing, an id is empty or holds a control character (tab, line break, ...), or a gene
+        stands twice.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
@@ -183,10 +184,10 @@ def _normalised(table: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"lexicon: the table lacks {listing(missing)}; expected the columns {listing(COLUMNS)}.")
     kinds = {text: find_species(str(text)).name for text in pd.unique(table["species"])}
     ids = table["gene_id"]
-    wrong = [value for value in ids if not isinstance(value, str) or not value or _BREAKS.search(value)]
+    wrong = [value for value in ids if not isinstance(value, str) or not value or _CONTROL.search(value)]
     if wrong:
         raise InputError(
-            "lexicon: a gene id must be text that is not empty and holds no tab or line break; "
+            "lexicon: a gene id must be text that is not empty and holds no tab, line break or control character; "
             f"got {listing(map(repr, wrong))}."
         )
     symbols = table["symbol"].where(table["symbol"].notna() & (table["symbol"] != ""), ids).astype(str)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
+from lexicell.data.readers.allen_hdf5 import is_allen_hdf5, open_allen_hdf5
 from lexicell.data.readers.anndata_groups import open_h5ad, open_h5mu, open_zarr
 from lexicell.data.readers.hdf5 import open_hdf5
 from lexicell.data.readers.loom import open_loom
@@ -14,7 +15,7 @@ from lexicell.data.readers.source import MatrixSource
 from lexicell.data.readers.tenx import find_mtx, open_tenx_h5, open_tenx_mtx
 from lexicell.errors import InputError
 
-FORMATS = ".h5ad, .h5mu, .zarr, 10x .h5, a 10x folder with matrix.mtx, .loom"
+FORMATS = ".h5ad, .h5mu, .zarr, 10x .h5, a 10x folder with matrix.mtx, .loom, Allen .hdf5"
 
 
 def open_source(data: AnnData | str | Path, name: str | None = None) -> MatrixSource:
@@ -52,6 +53,9 @@ def open_source(data: AnnData | str | Path, name: str | None = None) -> MatrixSo
     if suffixes.endswith((".h5", ".hdf5")):
         with open_hdf5(path, name) as file:
             anndata_like = "obs" in file and "var" in file
+            allen_like = is_allen_hdf5(file)
+        if allen_like:
+            return open_allen_hdf5(path, name)
         return open_h5ad(path, name) if anndata_like else open_tenx_h5(path, name)
     if suffixes.endswith(".loom"):
         return open_loom(path, name)
