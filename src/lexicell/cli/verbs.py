@@ -45,9 +45,15 @@ def data_list() -> Result:
 
 
 def data_get(
-    name: str, *, subset: tuple[str, ...] | None = None, to: Path | None = None, dry_run: bool = False
+    name: str,
+    *,
+    subset: tuple[str, ...] | None = None,
+    to: Path | None = None,
+    dry_run: bool = False,
+    release: str | None = None,
+    mirror: str | None = None,
 ) -> Result:
-    """Fetch a public data set. Its licence is shown first; what comes is checked by SHA-256 and kept.
+    """Fetch a public data set. Its licence is shown first; what comes is checked by its checksum and kept.
 
     Parameters
     ----------
@@ -59,10 +65,14 @@ def data_get(
         Folder for the files. Default: lexicell's cache folder, which the variable LEXICELL_CACHE can name.
     dry_run
         Only show what would be fetched, and where to.
+    release
+        Release of a data set that has releases (allen-2023), such as 20231215. Default: the one that lexicell knows.
+    mirror
+        Address that has the same files as the data set's own server.
     """
     from lexicell.workflows.public_data import get_data
 
-    return get_data(name, to, subset, dry_run=dry_run)
+    return get_data(name, to, subset, dry_run=dry_run, release=release, mirror=mirror)
 
 
 def prepare(

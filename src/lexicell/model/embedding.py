@@ -1,4 +1,4 @@
-"""What a token is made of: gene, count class; and the CLS token: depth, covariates."""
+"""What a token is made of: gene, count class; and the CLS token: depth, covariates, a bag of the shown genes."""
 
 from __future__ import annotations
 
@@ -64,6 +64,25 @@ class DepthEmbedding(nn.Module):
         x = (torch.log10(depth.clamp(min=1)) - 3.5).unsqueeze(-1)
         embedded: Tensor = self.out(F.silu(self.hidden(torch.cat([x, x * x], dim=-1))))
         return embedded
+
+
+class GeneBag(nn.Module):
+    """Sums the shown genes' embeddings, weighted by log normalised counts, into one vector a cell.
+
+    A linear path from counts to CLS, as in a factorised linear classifier: what a linear model can tell of a cell
+    need not be found by attention first.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, genes: Tensor, counts: Tensor, depth: Tensor) -> Tensor:
+        """Sum up: embeddings (b, l, width), raw counts (b, l), total counts (b,) -> (b, width)."""
+        weights = torch.log1p(counts * (1e4 / depth.clamp(min=1)).unsqueeze(-1))
+        bag = (weights.to(genes.dtype).unsqueeze(1) @ genes).squeeze(1)
+        return self.out(self.norm(bag))  # type: ignore[no-any-return]
 
 
 class CovariateEmbedding(nn.Module):

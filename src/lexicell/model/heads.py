@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,15 +57,27 @@ class LabelHead(nn.Module):
         super().__init__()
         self.sizes = [len(names) for names in tree.names]
         self.out = nn.Linear(width, sum(self.sizes))
-        self.parents: list[Tensor] = []
         for level, size in enumerate(self.sizes):
             parent = torch.from_numpy(tree.parents[level]) if level else torch.zeros(size, dtype=torch.long)
             self.register_buffer(f"parent_{level}", parent, persistent=False)
+            self.register_buffer(f"log_frequency_{level}", torch.zeros(size), persistent=False)
 
-    def forward(self, cls: Tensor) -> list[Tensor]:
-        """Return log P(node | parent) per level: (b, width) -> list of (b, n_nodes)."""
+    def set_frequencies(self, counts: Sequence[Tensor]) -> None:
+        """Tell how many training cells each node has, per level (n_nodes,); needed for logit adjustment alone."""
+        for level, n_cells in enumerate(counts):
+            logs = torch.log(n_cells.float() + 0.5)  # half a cell, for nodes that occur in held-out cells only
+            getattr(self, f"log_frequency_{level}").copy_(logs)
+
+    def forward(self, cls: Tensor, adjustment: float = 0.0) -> list[Tensor]:
+        """Return log P(node | parent) per level: (b, width) -> list of (b, n_nodes).
+
+        With an adjustment, logits are raised by so much of the log frequency: trained that way and used without,
+        the head does not favour frequent labels (logit adjustment, Menon et al. 2021).
+        """
         out = []
         for level, logits in enumerate(self.out(cls).float().split(self.sizes, dim=-1)):
+            if adjustment:
+                logits = logits + adjustment * getattr(self, f"log_frequency_{level}")
             parent = getattr(self, f"parent_{level}")
             n_parents = self.sizes[level - 1] if level else 1
             out.append(_log_softmax_among_siblings(logits, parent, n_parents))

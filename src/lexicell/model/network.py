@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lexicell.labels import LabelTree
 from lexicell.model.counts import CountClasses, CountConfig
-from lexicell.model.embedding import CovariateEmbedding, DepthEmbedding, GeneEmbedding
+from lexicell.model.embedding import CovariateEmbedding, DepthEmbedding, GeneBag, GeneEmbedding
 from lexicell.model.encoder import Encoder, EncoderConfig
 from lexicell.model.heads import CountDecoder, LabelHead, Projection
 
@@ -77,6 +77,7 @@ class CellNetwork(nn.Module):
         self.counts = nn.Embedding(self.count_classes.n_classes, encoder.width)
         self.cls = nn.Parameter(torch.empty(encoder.width))
         self.depth = DepthEmbedding(encoder.width)
+        self.bag = GeneBag(encoder.width)
         self.covariates = CovariateEmbedding(covariate_sizes, encoder.width)
         self.encoder = Encoder(encoder)
         self.decoder = CountDecoder(
@@ -101,8 +102,9 @@ class CellNetwork(nn.Module):
         covariates
             (b, c) covariate levels, 0 for unknown.
         """
-        tokens = self.genes(genes) + self.counts(self.count_classes(counts))
-        cls = self.cls + self.depth(depth) + self.covariates(covariates)
+        rows = self.genes(genes)
+        tokens = rows + self.counts(self.count_classes(counts))
+        cls = self.cls + self.depth(depth) + self.covariates(covariates) + self.bag(rows, counts, depth)
         return Encoded(self.encoder(torch.cat([cls.unsqueeze(1), tokens], dim=1)))
 
     def count_logits(self, query_genes: Tensor, context: Tensor) -> Tensor:
@@ -110,11 +112,18 @@ class CellNetwork(nn.Module):
         return self.decoder(self.genes(query_genes), context)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialise(self, generator: torch.Generator, gene_rows: Tensor | None = None) -> None:
         """Set all weights.
 
         Matrices are normal with standard deviation 1 / sqrt(inputs); those that write to the residual stream
         start at zero, so that each block begins as the identity; embeddings are of unit length, norms are one.
+
+        Parameters
+        ----------
+        generator
+            Draws the weights.
+        gene_rows
+            (n_genes, width) gene embeddings to begin with, instead of drawn ones.
         """
         writers = ("attention.out.weight", "down.weight", "classifier.weight", "label_head.out.weight")
         for name, parameter in self.named_parameters():
@@ -124,6 +133,8 @@ class CellNetwork(nn.Module):
                 parameter.zero_()
             else:  # matrices have their inputs in the last dimension; so have embeddings their width
                 parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[-1]), generator=generator)
+        if gene_rows is not None:
+            self.genes.rows.copy_(gene_rows)
 
     def n_parameters(self) -> dict[str, int]:
         """Return the number of parameters of each part, and in all."""

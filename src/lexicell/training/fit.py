@@ -15,6 +15,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -26,6 +27,7 @@ from lexicell.model.checkpoint import ModelSpec
 from lexicell.randomness import generator, integer_seed
 from lexicell.training.callbacks import ProgressLine, SaveModel, Stop
 from lexicell.training.datamodule import CellDataModule
+from lexicell.training.gene_rows import initial_gene_rows
 from lexicell.training.module import Pretraining
 from lexicell.training.objectives import build_objectives
 from lexicell.training.recipe import Recipe, TrainerConfig, dump_recipe, parse_recipe
@@ -90,7 +92,7 @@ def fit(
         tokens=data.shape.tokens,
         silent_share=recipe.sampling.deck_share,
     )
-    module = _build_module(recipe, data, spec)
+    module = _build_module(recipe, data, spec, fresh=checkpoint is None)
     facts = _facts(stores, data, module)
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / RECIPE, dump_recipe(recipe))
@@ -170,9 +172,22 @@ def _step_of(checkpoint: Path) -> int:
         ) from None
 
 
-def _build_module(recipe: Recipe, data: CellDataModule, spec: ModelSpec) -> Pretraining:
+def _build_module(recipe: Recipe, data: CellDataModule, spec: ModelSpec, *, fresh: bool) -> Pretraining:
+    """Return what is trained; weights are only set for a fresh run, as a resumed one brings its own."""
     network = spec.build()
-    network.initialise(torch.Generator().manual_seed(integer_seed(recipe.seed, "weights")))
+    if fresh:
+        rows = initial_gene_rows(
+            data.collection, data.training_cells, recipe.model.encoder.width, recipe.gene_rows, recipe.seed
+        )
+        network.initialise(torch.Generator().manual_seed(integer_seed(recipe.seed, "weights")), torch.from_numpy(rows))
+    if network.label_head is not None:
+        labels = data.collection.labels[data.training_cells]
+        network.label_head.set_frequencies(
+            [
+                torch.from_numpy(np.bincount(labels[labels[:, level] >= 0, level], minlength=size))
+                for level, size in enumerate(network.label_head.sizes)
+            ]
+        )
     baseline = fit_baseline(
         data.collection,
         data.training_cells,

@@ -27,6 +27,8 @@ class ObjectiveConfig:
     """InfoNCE between the two gene-disjoint views of a cell; needs sampling.views = 2."""
     labels: float = 0.5
     """Cross-entropy down the label tree, where the stores carry labels."""
+    label_balance: float = 1.0
+    """Logit adjustment: 0 learns labels as frequent as they are, 1 as if all were equally frequent."""
     temperature: float = 0.1
     """Temperature of InfoNCE."""
 
@@ -122,16 +124,18 @@ class ContrastiveObjective:
         return info_nce(first, second, self.temperature)
 
 
+@dataclass(frozen=True)
 class LabelObjective:
     """Labels of the cell from CLS."""
 
+    balance: float
     name: ClassVar[str] = "labels"
 
     def loss(self, forward: Forward) -> Tensor:
         """Return the mean cross-entropy over known labels and views."""
         if forward.network.label_head is None:
             raise AssertionError("the label objective needs a label head")
-        scores = forward.network.label_head(forward.encoded.cls)
+        scores = forward.network.label_head(forward.encoded.cls, self.balance)
         total, n_labels = label_cross_entropy(scores, forward._per_view(forward.batch.labels))
         return total / n_labels.clamp(min=1)
 
@@ -145,7 +149,7 @@ def build_objectives(config: ObjectiveConfig, network: CellNetwork, n_views: int
         (config.counts, CountObjective(), True),
         (config.cls_counts, ClsCountObjective(), True),
         (config.contrastive, ContrastiveObjective(config.temperature), n_views == 2),
-        (config.labels, LabelObjective(), network.label_head is not None),
+        (config.labels, LabelObjective(config.label_balance), network.label_head is not None),
     ]
     return [(weight, objective) for weight, objective, possible in wanted if weight > 0 and possible]
 

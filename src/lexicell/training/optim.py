@@ -41,7 +41,7 @@ def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Adam
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name.split(".")[0] in {"genes", "counts", "count_scale", "covariates", "cls"}:
+        if name.split(".")[0] in {"genes", "counts", "covariates", "cls"}:
             embeddings.append(parameter)
         elif parameter.ndim >= 2:
             matrices.append(parameter)

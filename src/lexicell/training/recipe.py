@@ -15,6 +15,7 @@ from lexicell.data.gene_sampler import SamplingConfig
 from lexicell.errors import InputError
 from lexicell.model.network import ModelConfig
 from lexicell.training.datamodule import DataConfig
+from lexicell.training.gene_rows import GeneRowConfig
 from lexicell.training.objectives import ObjectiveConfig
 from lexicell.training.optim import OptimConfig
 
@@ -60,6 +61,8 @@ class Recipe:
     """Which genes of a cell are shown and asked for."""
     data: DataConfig = field(default_factory=DataConfig)
     """How cells reach the model."""
+    gene_rows: GeneRowConfig = field(default_factory=GeneRowConfig)
+    """What gene embeddings begin with."""
     objectives: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """What is optimised."""
     optim: OptimConfig = field(default_factory=OptimConfig)

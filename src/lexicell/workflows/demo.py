@@ -25,7 +25,7 @@ from lexicell.reporting.text import Table
 from lexicell.training.run_folder import CHECKPOINTS, write_json, write_whole
 from lexicell.workflows.annotate import annotate
 from lexicell.workflows.embed import embed
-from lexicell.workflows.held_out import HeldOutTables, compare
+from lexicell.workflows.held_out import compare
 from lexicell.workflows.prepare import prepare
 from lexicell.workflows.pretrain import PretrainResult, pretrain
 from lexicell.workflows.report import report
@@ -114,7 +114,7 @@ def demo(out: str | Path = "demo", *, seed: int = 0, progress: bool = True) -> D
         annotate(model, query, method="head", out=out / "query_head.h5ad", progress=False)
     with step("compare", "Comparing with logistic regression and PCA-kNN"):
         cells = [read_query(path, model.lexicon, SPECIES) for path in (reference, query)]
-        tables: HeldOutTables = compare(model, *cells, [LEVEL])
+        tables = compare(model, cells[0], cells[1], [LEVEL])
         tables.write(run)
     with step("report", "Writing the report"):
         report(run, out / "report.html")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lexicell.datasets import registry
-from lexicell.datasets.registry import Dataset
+from lexicell.datasets.entries import Dataset
 from lexicell.reporting.text import Table
 
 
@@ -103,7 +103,7 @@ class DataFiles:
     def _size(self, path: Path) -> int:
         if path.is_file():
             return path.stat().st_size
-        return next(file.size for file in self.entry.files if file.name == path.name)
+        return next(file.size for file in self.entry.files if path.as_posix().endswith(f"/{file.name}"))
 
 
 def _megabytes(size: int) -> str:
@@ -118,9 +118,15 @@ def list_data() -> DataListing:
 
 
 def get_data(
-    name: str, to: str | Path | None = None, subset: Sequence[str] | None = None, *, dry_run: bool = False
+    name: str,
+    to: str | Path | None = None,
+    subset: Sequence[str] | None = None,
+    *,
+    dry_run: bool = False,
+    release: str | None = None,
+    mirror: str | None = None,
 ) -> DataFiles:
-    """Fetch a public data set: checked by SHA-256, and only once.
+    """Fetch a public data set: checked by its checksums, and only once.
 
     Parameters
     ----------
@@ -132,6 +138,10 @@ def get_data(
         Parts to fetch; by default all.
     dry_run
         Only say what would be fetched, and where to.
+    release
+        Release of a data set that has releases, such as ``20231215``; by default the one that lexicell knows.
+    mirror
+        Address that has the same files as the data set's own server.
 
     Returns
     -------
@@ -143,5 +153,5 @@ def get_data(
     InputError
         When there is no such data set or part, or it cannot be fetched whole.
     """
-    paths = registry.get(name, to, subset, dry_run)
-    return DataFiles(registry.find(name), paths, dry_run)
+    entry = registry.resolve(name, release=release, mirror=mirror)
+    return DataFiles(entry, registry.get_files(entry, to, subset, dry_run), dry_run)

@@ -1,0 +1,143 @@
+"""Gene embeddings to begin with, from the training cells: what a gene's counts look like, and which genes it follows.
+
+Two parts are laid into the embedding along random orthogonal directions, beside some noise:
+
+- the expression profile: mean, detection, spread, mean where expressed, and maximum of log-CPM, as ranks within the
+  species. Its directions are the same for all species, so that genes of alike profile begin alike (no homology used).
+- co-expression: correlation with the principal components of log-CPM. Its directions are each species' own.
+
+A short run then has its steps for what counts alone do not tell; see the experiments in LOG.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_matrix, csr_matrix
+from scipy.stats import rankdata
+from sklearn.decomposition import PCA
+
+from lexicell.data.cells import CellCollection
+from lexicell.randomness import generator
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+N_FEATURES = 5
+MAX_CELLS = 20_000  # cells of a species that are looked at
+CLIP = 10.0  # standard deviations, as in a usual PCA of scaled log-CPM
+
+
+@dataclass(frozen=True)
+class GeneRowConfig:
+    """Size of the parts of a gene's first embedding; a drawn embedding has length 1."""
+
+    profile: float = 0.7
+    """Length of the expression profile's part, of an average gene."""
+    coexpression: float = 2.0
+    """Length of the co-expression part, of a gene that the principal components explain wholly."""
+    noise: float = 0.2
+    """Length of the random part."""
+
+
+def initial_gene_rows(
+    collection: CellCollection, cells: Int64, width: int, config: GeneRowConfig, seed: int
+) -> Float32:
+    """Return first gene embeddings.
+
+    Parameters
+    ----------
+    collection, cells
+        All cells, and those to train on.
+    width
+        Numbers in an embedding.
+    config
+        Size of the parts.
+    seed
+        Names the directions, the noise, and which cells are looked at.
+
+    Returns
+    -------
+    (n_genes, width) float32. Genes that no training cell measured are noise alone.
+    """
+    lexicon = collection.lexicon
+    n_components = min(width // 3, 64)
+    rng = generator(seed, "gene rows")
+    noise = rng.standard_normal((len(lexicon), width)) / np.sqrt(width)
+    rows = config.noise * noise
+    shared = _directions(rng, width, N_FEATURES)
+    for species in lexicon.species:
+        genes = lexicon.rows_of(species)
+        own = _cells_of(collection, cells, genes, rng)
+        if len(own) < 2:
+            continue
+        measured = np.unique(np.concatenate([collection.panels[p] for p in np.unique(collection.panel[own])]))
+        expression = _log_cpm(collection, own, measured)
+        rows[measured] += config.profile * _profile(expression) / np.sqrt(N_FEATURES) @ shared.T
+        correlation = _coexpression(expression, n_components, integer=int(rng.integers(2**31)))
+        free = _directions(rng, width, correlation.shape[1], beside=shared)
+        rows[measured] += config.coexpression * correlation @ free.T
+    first: Float32 = rows.astype(np.float32)
+    return first
+
+
+def _directions(rng: np.random.Generator, width: int, n: int, beside: Float32 | None = None) -> Float32:
+    """Return ``n`` random orthonormal directions (width, n), orthogonal to those of ``beside``."""
+    drawn = rng.standard_normal((width, n))
+    if beside is not None:
+        drawn = np.concatenate([beside, drawn], axis=1)
+    basis: Float32 = np.linalg.qr(drawn)[0][:, drawn.shape[1] - n :].astype(np.float32)
+    return basis
+
+
+def _cells_of(collection: CellCollection, cells: Int64, genes: Int64, rng: np.random.Generator) -> Int64:
+    """Return training cells whose panel is of a species, at most `MAX_CELLS`."""
+    of_species = [p for p, panel in enumerate(collection.panels) if len(panel) and np.isin(panel[0], genes)]
+    own = cells[np.isin(collection.panel[cells], of_species)]
+    return np.sort(rng.permutation(own)[:MAX_CELLS])
+
+
+def _log_cpm(collection: CellCollection, cells: Int64, genes: Int64) -> csc_matrix:
+    """Return log(1 + counts per 10,000) of some genes, (n_cells, n_genes)."""
+    rows = collection.rows(cells)
+    order = np.argsort(rows.begin, kind="stable")
+    lengths = (rows.end - rows.begin)[order]
+    depth = np.maximum(collection.depth[cells][order], 1)
+    values = np.log1p(rows.counts * np.repeat(1e4 / depth, lengths)).astype(np.float32)
+    column = np.full(len(collection.lexicon), -1, np.int64)
+    column[genes] = np.arange(len(genes))
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    return csr_matrix((values, column[rows.genes], indptr), shape=(len(cells), len(genes))).tocsc()
+
+
+def _profile(expression: csc_matrix) -> npt.NDArray[np.float64]:
+    """Return uncorrelated features of unit variance, (n_genes, N_FEATURES), from ranks of expression statistics."""
+    n_cells = expression.shape[0]
+    mean = np.asarray(expression.mean(axis=0)).ravel()
+    detection = np.diff(expression.indptr) / n_cells
+    spread = np.sqrt(np.maximum(np.asarray(expression.multiply(expression).mean(axis=0)).ravel() - mean**2, 0))
+    if_expressed = mean / np.maximum(detection, 1 / n_cells)
+    highest = expression.max(axis=0).toarray().ravel()
+    features = np.stack([mean, detection, spread, if_expressed, highest], axis=1)
+    ranks = rankdata(features, axis=0) / len(features)
+    u, s, _ = np.linalg.svd(ranks - ranks.mean(axis=0), full_matrices=False)
+    whitened: npt.NDArray[np.float64] = u * np.sqrt(len(u)) * (s > 1e-6 * max(s.max(), 1e-9))
+    return whitened
+
+
+def _coexpression(expression: csc_matrix, n_components: int, integer: int) -> npt.NDArray[np.float64]:
+    """Return each gene's correlation with the principal components of scaled log-CPM, (n_genes, n)."""
+    n_cells, n_genes = expression.shape
+    n_components = min(n_components, n_cells // 2, n_genes // 2)
+    if n_components < 1:
+        return np.zeros((n_genes, 0))
+    mean = np.asarray(expression.mean(axis=0)).ravel()
+    spread = np.sqrt(np.maximum(np.asarray(expression.multiply(expression).mean(axis=0)).ravel() - mean**2, 0))
+    scaled = expression.copy()
+    scaled.data /= np.repeat(np.maximum(spread, 1e-2), np.diff(expression.indptr)).astype(np.float32)
+    np.minimum(scaled.data, CLIP, out=scaled.data)
+    pca = PCA(n_components, svd_solver="arpack", random_state=integer).fit(scaled.tocsr())
+    loadings: npt.NDArray[np.float64] = pca.components_.T * np.sqrt(pca.explained_variance_)
+    return loadings
