@@ -105,14 +105,18 @@ FAULTS = {
     "binary": (lambda folder: (folder / "cells.csv").write_bytes(b"cell,alias\n\xff\xfe,1\n"), {}, "UTF8"),
     "columns twice": (write("cells.csv", "cell,cell\nc0,1\n"), {}, "columns 'cell' stand more than once"),
     "key twice": (
-        write("cells.csv", "cell,donor,alias\nc0,d,1\nc1,d,1\nc0,d,2\n"), {}, "1 rows repeat a 'cell' that .*c0"
+        write("cells.csv", "cell,donor,alias\nc0,d,1\nc1,d,1\nc0,d,2\n"),
+        {},
+        "1 rows repeat a 'cell' that .*c0",
     ),
     "no such key": (None, {"key": "name"}, "has no column 'name'; it has cell, donor, alias"),
     "no such on": (None, {"on": "name"}, "on: no column 'name' in the cell annotation of the file; it has 'donor'"),
     "no cell known": (None, {"key": "alias"}, "knows none of the 6 cells: they are called c0, .* holds '7' and"),
     "join gone": (None, {"joins": ["none.csv"]}, r"none\.csv: there is no such file"),
     "join twice": (
-        write("terms.csv", "alias,set,term\n1,class,a\n1,class,b\n"), {}, r"have a key that stood before \(class of 1\)"
+        write("terms.csv", "alias,set,term\n1,class,a\n1,class,b\n"),
+        {},
+        r"have a key that stood before \(class of 1\)",
     ),
     "join lacks a column": (write("terms.csv", "alias,set\n1,class\n"), {}, "has no column 'term'"),
     "join of nothing": (write("terms.csv", "alias,set,term\nx,class,a\n"), {}, r"none of the keys .* it has x"),

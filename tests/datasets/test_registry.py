@@ -209,7 +209,7 @@ def test_rewriting_gives_the_same_bytes_every_time(tmp_path):
 
 def test_every_entry_is_complete():
     names = [entry.name for entry in available()]
-    assert names == ["baron-mouse", "baron-human", "simulated"]
+    assert names == ["baron-mouse", "baron-human", "simulated", "allen-2021", "allen-2023"]
     for entry in available():
         assert all([entry.title, entry.species, entry.cells, entry.licence, entry.citation, entry.source.how])
         if isinstance(entry.source, WheelSource):

@@ -22,18 +22,19 @@ _FILES = (DataFile(_COUNTS, "", 5_300_000_000), DataFile(_CELLS, "", 491_000_000
 _LEVELS = ("class_label", "subclass_label", "cluster_label")
 
 
-def _look(url: str, release: str | None) -> Plan:
+def _look(url: str, _release: str | None) -> Plan:
     sizes = {name: size_of(joined(url, name)) for name in (_COUNTS, _CELLS)}
     remote = tuple(RemoteFile(name, joined(url, name), size) for name, size in sizes.items())
     return Plan(tuple(DataFile(f.name, f.part, sizes.get(f.name) or f.size) for f in _FILES), remote)
 
 
-def _describe(folder: Path, names: Sequence[str], entry: Dataset) -> str:
+def _describe(folder: Path, _names: Sequence[str], entry: Dataset) -> str:
     columns = header_of(folder / _CELLS)
     levels = [level for level in _LEVELS if level in columns]
     if "sample_name" not in columns or not levels:
         raise InputError(
-            f"{folder / _CELLS}: expected the columns 'sample_name' and {listing(_LEVELS)}; it has {listing(columns, 20)}"
+            f"{folder / _CELLS}: expected the columns 'sample_name' and {listing(_LEVELS)}; "
+            f"it has {listing(columns, 20)}"
         )
     dataset: dict[str, object] = {
         "path": _COUNTS,
@@ -47,7 +48,7 @@ def _describe(folder: Path, names: Sequence[str], entry: Dataset) -> str:
         "obs": {"path": _CELLS, "key": "sample_name"},
     }
     return corpus_text({"datasets": [dataset]}, entry) + (
-        "# Genes are symbols. A gene table makes Ensembl ids of them, which other data sets share: under the data set,\n"
+        "# Genes are symbols. To give them the Ensembl ids that other data sets have, name a gene table:\n"
         "#   genes: TABLE.tsv\n"
     )
 

@@ -108,7 +108,8 @@ class Shelf:
         found = path.stat()
         if (noted.get("size"), noted.get("mtime_ns")) == (found.st_size, found.st_mtime_ns):
             return True
-        return sha256_of(path) == noted["sha256"]
+        digest: str = noted["sha256"]
+        return sha256_of(path) == digest
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

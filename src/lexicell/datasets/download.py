@@ -168,6 +168,8 @@ class _Fetch:
 
     def run(self) -> dict[str, Any]:
         """Fetch, verify and name it; return its facts."""
+        if self._stop.is_set():
+            raise _StoppedError
         self._target.parent.mkdir(parents=True, exist_ok=True)
         self._drop_strangers()
         failures = 0
@@ -224,7 +226,7 @@ class _Fetch:
             self._drop()
             raise _CutOffError("the server has less than what came before") from None
         with response:
-            begin, total = _extent(response, have)
+            begin, total = _extent(response)
             if begin not in (0, have):
                 raise _CutOffError(f"the server sent bytes from {begin:,} on, not from {have:,}")
             if self._file.size is not None and total not in (None, self._file.size):
@@ -242,7 +244,7 @@ class _Fetch:
         while True:
             if self._stop.is_set():
                 raise _StoppedError
-            with _network():
+            with _network(self._file.url):
                 piece = response.read1(_PIECE)
             if not piece:
                 return
@@ -296,7 +298,7 @@ def _request(url: str, headers: dict[str, str] | None = None, *, method: str = "
     # Only identity is asked for: a packed answer has other bytes at the same place.
     asked = {"User-Agent": "lexicell", "Accept-Encoding": "identity", **(headers or {})}
     request = urllib.request.Request(url, headers=asked, method=method)
-    with _network():
+    with _network(url):
         try:
             response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)
         except urllib.error.HTTPError as error:
@@ -312,19 +314,19 @@ def _request(url: str, headers: dict[str, str] | None = None, *, method: str = "
 
 
 @contextmanager
-def _network() -> Iterator[None]:
+def _network(url: str) -> Iterator[None]:
     """Turn passing faults of the network into `_CutOffError`."""
     try:
         yield
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise InputError(f"the server's certificate cannot be verified ({error.reason})") from None
+            raise InputError(f"{url}: the server's certificate cannot be verified ({error.reason})") from None
         raise _CutOffError(f"the server cannot be reached ({error.reason})") from None
-    except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+    except (http.client.HTTPException, OSError) as error:
         raise _CutOffError(f"the connection failed ({str(error) or type(error).__name__})") from None
 
 
-def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+def _extent(response: http.client.HTTPResponse) -> tuple[int, int | None]:
     """Return where an answer begins in the file, and the size of the whole file."""
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())

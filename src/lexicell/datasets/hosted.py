@@ -122,7 +122,7 @@ def fetch_hosted(entry: Dataset, files: Sequence[DataFile], shelf: Shelf, announ
     for name in names:
         md5 = remote[name].md5 if name in remote else None
         if name not in missing and md5 is not None and facts[name].get("md5") != md5:
-            announce(f"{shelf.folder / name}: {source.url} lists another file of this name by now; getting that one")
+            announce(f"{name}: {source.url} lists another version of it by now")
             missing.append(name)
     provenance: dict[str, Any] = {
         "name": entry.name,
@@ -135,15 +135,16 @@ def fetch_hosted(entry: Dataset, files: Sequence[DataFile], shelf: Shelf, announ
     if missing:
         announce(f"{entry.name}: {entry.title}\n  licence: {entry.licence}\n  cite: {entry.citation}")
         wanted = [name for name in missing if not _adopted(shelf, remote[name], provenance, known=name in facts)]
+        for name in wanted:
+            if (shelf.folder / name).exists():
+                announce(f"{shelf.folder / name}: damaged, or another version; getting it again")
         _check_disk(entry, shelf, [(name, remote[name].size or _about(files, name)) for name in wanted])
         announce(f"  from: {source.how}")
         download([remote[name] for name in wanted], shelf.folder, lambda name, new: shelf.note({name: new}, provenance))
         for name in wanted:
             before, now = facts.get(name, {}).get("sha256"), shelf.noted()[name]
             if remote[name].md5 is None and before not in (None, now):
-                announce(
-                    f"{shelf.folder / name}: not the same file as at the first download (SHA-256 {before}, now {now})"
-                )
+                announce(f"{shelf.folder / name}: not the file of the first download (SHA-256 {before}, now {now})")
     _write_corpus(source.describe(shelf.folder, names, entry), shelf, provenance, announce)
 
 

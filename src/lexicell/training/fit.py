@@ -25,6 +25,7 @@ from lexicell.data.store import Store
 from lexicell.errors import InputError, listing, raise_all
 from lexicell.model.checkpoint import ModelSpec
 from lexicell.randomness import generator, integer_seed
+from lexicell.training.allocator import keep_freed_memory
 from lexicell.training.callbacks import ProgressLine, SaveModel, Stop
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.gene_rows import initial_gene_rows
@@ -114,6 +115,8 @@ def fit(
     if recipe.trainer.patience:
         callbacks.append(EarlyStopping("val/loss", patience=recipe.trainer.patience))
     started = time.perf_counter()
+    if not _on_gpu(recipe.trainer):
+        keep_freed_memory()
     with _quiet_lightning():
         trainer = _build_trainer(recipe.trainer, out, callbacks, done)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
@@ -199,8 +202,12 @@ def _build_module(recipe: Recipe, data: CellDataModule, spec: ModelSpec, *, fres
     return Pretraining(network, objectives, baseline, recipe.optim, recipe.trainer.max_steps)
 
 
+def _on_gpu(config: TrainerConfig) -> bool:
+    return torch.cuda.is_available() and config.accelerator != "cpu"
+
+
 def _build_trainer(config: TrainerConfig, out: Path, callbacks: list[Callback], done: int | None) -> lightning.Trainer:
-    on_gpu = torch.cuda.is_available() and config.accelerator != "cpu"
+    on_gpu = _on_gpu(config)
     precision: Any = config.precision
     if precision == "auto":
         precision = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"

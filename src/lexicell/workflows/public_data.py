@@ -97,8 +97,11 @@ class DataFiles:
         title = f"{self.entry.name} ({self.entry.licence.partition(' (')[0]})" + (
             ", dry run: nothing fetched" if self.dry_run else ""
         )
-        rows = tuple((str(path), _megabytes(self._size(path))) for path in self.paths)
-        return [Table(title, ("file", "size"), rows)]
+        sizes = {str(path): self._size(path) for path in self.paths}
+        rows = [(path, _megabytes(size)) for path, size in sizes.items()]
+        if len(rows) > 1:
+            rows.append(("together", _megabytes(sum(sizes.values()))))
+        return [Table(title, ("file", "size"), tuple(rows))]
 
     def _size(self, path: Path) -> int:
         if path.is_file():
