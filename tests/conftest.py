@@ -6,10 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from anndata import AnnData
 
+from lexicell.data.cells import covariate_levels, merge_label_trees, merge_lexicons
 from lexicell.data.store import Store
 from lexicell.datasets.simulate import SimulationConfig, simulate
+from lexicell.inference.cell_model import CellModel
+from lexicell.model.checkpoint import ModelSpec
+from lexicell.model.encoder import EncoderConfig
+from lexicell.model.network import ModelConfig
 from lexicell.workflows.prepare import prepare
 
 LABELS = ("class", "type")
@@ -59,3 +65,22 @@ def stores(species_cells: dict[str, AnnData], tmp_path_factory: pytest.TempPathF
 def store(stores: list[Store]) -> Store:
     """The store of `cells`."""
     return stores[0]
+
+
+@pytest.fixture(scope="session")
+def cell_model(stores: list[Store]) -> CellModel:
+    """An untrained model of both species, every weight moved off zero so that every path counts."""
+    spec = ModelSpec(
+        config=ModelConfig(encoder=EncoderConfig(width=16, layers=1, heads=2)),
+        lexicon=merge_lexicons(stores),
+        label_tree=merge_label_trees(stores),
+        covariates=covariate_levels(stores),
+        tokens=64,
+        silent_share=0.1,
+    )
+    network, generator = spec.build(), torch.Generator().manual_seed(0)
+    network.initialise(generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return CellModel(network, spec, device="cpu")

@@ -100,6 +100,7 @@ def write(name, text):
 
 FAULTS = {
     "gone": (lambda folder: (folder / "cells.csv").unlink(), {}, r"cells\.csv: there is no such file"),
+    "a folder": (None, {"path": "."}, "cannot be read as a table"),
     "empty": (write("cells.csv", ""), {}, r"cells\.csv: cannot be read as a table"),
     "ragged": (write("cells.csv", "cell,alias\nc0\n"), {}, r"cannot be read as a table .*[Ee]xpected 2 columns"),
     "binary": (lambda folder: (folder / "cells.csv").write_bytes(b"cell,alias\n\xff\xfe,1\n"), {}, "UTF8"),

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from lexicell.data.query import read_query
+from lexicell.data.query import read_query, store_queries
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
 
@@ -111,3 +111,21 @@ def test_every_layout(adata, lexicon, layout):
     expected = read_query(adata, lexicon, species="mouse").counts
     adata.X = layout(adata.X)
     assert (read_query(adata, lexicon, species="mouse").counts != expected).nnz == 0
+
+
+def test_a_store_is_read_as_queries(stores, cells, monkeypatch):
+    monkeypatch.setattr("lexicell.data.query._CELLS_AT_ONCE", 50)
+    lexicon = stores[1].lexicon.extend(stores[0].lexicon.table)
+    chosen = np.arange(0, 120, 2)
+    parts = list(store_queries(stores[0], chosen, lexicon))
+    assert [part.n_cells for part in parts] == [50, 10]
+    assert {part.species for part in parts} == {"simulus_albus"}
+    for part in parts:
+        assert (part.gene_index >= len(stores[1].lexicon)).all()
+        assert part.report.n_matched == part.report.n_genes == 400
+    read = read_query(cells[chosen].copy(), lexicon, species="simulus_albus")
+    order = np.argsort(read.gene_index)
+    got = sp.vstack([part.counts for part in parts])[:, np.argsort(parts[0].gene_index)]
+    assert (got != read.counts[:, order]).nnz == 0
+    with pytest.raises(InputError, match="the model knows none of its genes"):
+        list(store_queries(stores[0], chosen, stores[1].lexicon))

@@ -1,101 +1,16 @@
-"""A web server on loopback that misbehaves as told, and tiny mirrors of the Allen Institute's atlases for it."""
+"""A web server on loopback, and tiny mirrors of the Allen Institute's atlases on it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
-from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-import h5py
 import numpy as np
-import pandas as pd
 import pytest
+from allen_mirror import write_2021, write_2023
 from anndata import AnnData
+from range_server import Server
 
 from lexicell.datasets import download
-
-RELEASE = "20231215"
-MATRICES = {
-    "WMB-10Xv2-Isocortex-1": range(0, 40),
-    "WMB-10Xv2-HPF": range(40, 70),
-    "WMB-10Xv3-Isocortex-2": range(70, 110),
-    "WMB-10XMulti": range(110, 120),
-}
-
-
-class Server(ThreadingHTTPServer):
-    """Serves a folder, with Range, If-Range and HEAD.
-
-    `cuts` holds for a path the number of bytes after which to cut its next answers off; `answers` the status of its
-    next answers; `asked` what was asked for: (method, path, Range).
-    """
-
-    daemon_threads = False  # so that closing waits for them
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
-        self.cuts: dict[str, list[int]] = defaultdict(list)
-        self.answers: dict[str, list[int]] = defaultdict(list)
-        self.asked: list[tuple[str, str, str | None]] = []
-        self.ranges = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request, client_address) -> None:
-        """Say nothing: the client may hang up."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, *, body: bool) -> None:
-        path = self.path.lstrip("/")
-        asked = self.headers.get("Range")
-        self.server.asked.append((self.command, path, asked))
-        self.close_connection = True
-        status = self.server.answers[path].pop(0) if self.server.answers[path] else None
-        file = self.server.folder / path
-        if status is not None or not file.is_file():
-            self.send_response(status or 404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        content = file.read_bytes()
-        etag = f'"{hashlib.md5(content).hexdigest()}"'
-        begin = 0
-        if asked and self.server.ranges and self.headers.get("If-Range") in (None, etag):
-            begin = int(asked.removeprefix("bytes=").rstrip("-"))
-            if begin >= len(content):
-                self.send_response(416)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - begin))
-        self.send_header("ETag", etag)
-        self.end_headers()
-        if body:
-            cuts = self.server.cuts[path]
-            self.wfile.write(content[begin : begin + cuts.pop(0)] if cuts else content[begin:])
-
-    def log_message(self, *args) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture
@@ -117,78 +32,8 @@ def server(tmp_path, monkeypatch):
 @pytest.fixture
 def atlas_2023(server, cells, monkeypatch) -> AnnData:
     """A mirror of the ABC Atlas with four matrices of raw counts; returns the cells with their true annotation."""
-    truth = cells.copy()
-    truth.obs_names = [f"{'ACGT'[i % 4]}CGT{i:04d}-{i // 50}_A01" for i in range(truth.n_obs)]
-    truth.var = pd.DataFrame(
-        {"gene_symbol": [f"Gene{i}" for i in range(truth.n_vars)]},
-        index=pd.Index([f"ENSMUSG{i:011d}" for i in range(truth.n_vars)], name="gene_identifier"),
-    )
-    kinds = truth.obs["type"].astype(str)
-    obs = pd.DataFrame(index=pd.Index(truth.obs_names, name="cell_label"))
-    obs["library_label"] = "L8TX"
-    obs["feature_matrix_label"] = ""
-    obs["dataset_label"] = "WMB-10Xv2"
-    obs["donor_label"] = truth.obs["donor"].astype(str).to_numpy()
-    obs["donor_sex"] = "F"
-    obs["region_of_interest_acronym"] = "ACA"
-    obs["cluster_alias"] = (pd.factorize(kinds, sort=True)[0] + 11).astype(str)
-    terms = []
-    for alias, kind in sorted(set(zip(obs["cluster_alias"], kinds, strict=True))):
-        parent = truth.obs.loc[(kinds == kind).to_numpy(), "class"].astype(str).iloc[0]
-        names = {"neurotransmitter": "NA", "class": f"01 {parent}", "subclass": f"001 {kind}",
-                 "supertype": f"0001 {kind}_1", "cluster": f"00{alias} {kind}_1"}  # fmt: skip
-        terms += [(f"CS_{level}_{name}", "CCN20230722", alias, name, level) for level, name in names.items()]
-    columns = ["cluster_annotation_term_label", "cluster_annotation_term_set_label", "cluster_alias",
-               "cluster_annotation_term_name", "cluster_annotation_term_set_name"]  # fmt: skip
-    names = pd.DataFrame(terms, columns=columns)
-    for level in ("class", "subclass", "supertype", "cluster"):
-        of_alias = names[names["cluster_annotation_term_set_name"] == level].set_index("cluster_alias")
-        truth.obs[f"true_{level}"] = of_alias["cluster_annotation_term_name"][obs["cluster_alias"]].to_numpy()
-    truth.obs["matrix"] = ""
-    truth.obs["known"] = np.arange(truth.n_obs) % 10 != 3  # one in ten has no row in the table of cells
-    for matrix, rows in MATRICES.items():
-        truth.obs.iloc[list(rows), truth.obs.columns.get_loc("matrix")] = matrix
-        obs.iloc[list(rows), obs.columns.get_loc("feature_matrix_label")] = matrix
-        collection = "-".join(matrix.split("-")[:2])
-        date = "20230830" if matrix == "WMB-10XMulti" else "20230630"
-        path = server.folder / f"expression_matrices/{collection}/{date}/{matrix}-raw.h5ad"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = AnnData(truth.X[list(rows)], var=truth.var.copy())
-        part.obs = pd.DataFrame(
-            {"cell_barcode": "ACGT", "library_label": "L", "anatomical_division_label": matrix.split("-")[-1]},
-            index=pd.Index(truth.obs_names[list(rows)], name="cell_label"),
-        )
-        part.write_h5ad(path)
-    for path, table in {
-        f"metadata/WMB-10X/{RELEASE}/cell_metadata.csv": obs[truth.obs["known"].to_numpy()].iloc[::-1].reset_index(),
-        f"metadata/WMB-taxonomy/{RELEASE}/cluster_to_cluster_annotation_membership.csv": names,
-    }.items():
-        (server.folder / path).parent.mkdir(parents=True)
-        table.to_csv(server.folder / path, index=False)
-    write_manifest(server.folder)
     monkeypatch.setenv("LEXICELL_ALLEN_2023_URL", server.url)
-    return truth
-
-
-def write_manifest(folder: Path, release: str = RELEASE) -> Path:
-    """Write the manifest of what lies in a mirror."""
-    listing: dict[str, dict] = {}
-    for path in sorted([*folder.rglob("*.h5ad"), *folder.rglob("*.csv")]):
-        relative = path.relative_to(folder).as_posix()
-        kind, collection, version, name = relative.split("/")
-        content = path.read_bytes()
-        entry = {"version": version, "relative_path": relative, "url": f"https://elsewhere.invalid/{relative}",
-                 "size": len(content), "file_hash": hashlib.md5(content).hexdigest()}  # fmt: skip
-        of_kind = listing.setdefault(collection, {}).setdefault(kind, {})
-        if kind == "metadata":
-            of_kind[Path(name).stem] = {"files": {"csv": entry}}
-        else:
-            of_kind[name.removesuffix("-raw.h5ad")] = {"raw": {"files": {"h5ad": entry}}}
-    manifest = {"version": release, "resource_uri": "s3://elsewhere/", "directory_listing": {}, "file_listing": listing}
-    target = folder / f"releases/{release}/manifest.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(manifest))
-    return target
+    return write_2023(server.folder, cells)
 
 
 @pytest.fixture
@@ -201,28 +46,3 @@ def atlas_2021(server, cells, monkeypatch) -> AnnData:
     write_2021(server.folder, truth)
     monkeypatch.setenv("LEXICELL_ALLEN_2021_URL", server.url)
     return truth
-
-
-def write_2021(folder: Path, truth: AnnData, *, turned: bool = False, chunks: tuple[int, int] = (50, 32)) -> None:
-    """Write the two files of Yao 2021."""
-    counts = truth.X.toarray().astype(np.int32)
-    with h5py.File(folder / "expression_matrix.hdf5", "w") as file:
-        matrix = counts if turned else counts.T
-        file.create_dataset("data/counts", data=matrix, chunks=chunks, compression="gzip")
-        file["data/gene"] = np.array(truth.var_names, dtype="S")
-        file["data/samples"] = np.array(truth.obs_names, dtype="S")
-        file["data/shape"] = matrix.shape
-    kinds = truth.obs["type"].astype(str)
-    table = pd.DataFrame(
-        {
-            "sample_name": truth.obs_names,
-            "donor_sex_label": "M",
-            "external_donor_name_label": truth.obs["donor"].astype(str).to_numpy(),
-            "region_label": "VISp",
-            "class_label": truth.obs["class"].astype(str).to_numpy(),
-            "subclass_label": ("s " + kinds).to_numpy(),
-            "cluster_label": ("1_" + kinds).to_numpy(),
-            "neighborhood_label": "CGE",
-        }
-    )
-    table[truth.obs["known"].to_numpy()].sample(frac=1, random_state=0).to_csv(folder / "metadata.csv", index=False)

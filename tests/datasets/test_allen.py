@@ -1,12 +1,14 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from allen_mirror import RELEASE, write_2021, write_manifest
 
-from lexicell.data.readers import gene_rows
+from lexicell.data.readers import gene_major
 from lexicell.datasets import download, registry
 from lexicell.datasets.abc_atlas import ALLEN_2023, collection_of, region_of
 from lexicell.datasets.allen_portal import ALLEN_2021
@@ -15,8 +17,6 @@ from lexicell.datasets.hosted import joined
 from lexicell.errors import InputError
 from lexicell.workflows.prepare import prepare
 from lexicell.workflows.public_data import get_data, list_data
-
-from conftest import RELEASE, write_2021, write_manifest  # isort: skip
 
 CELL_TABLE = f"metadata/WMB-10X/{RELEASE}/cell_metadata.csv"
 TERMS = f"metadata/WMB-taxonomy/{RELEASE}/cluster_to_cluster_annotation_membership.csv"
@@ -100,13 +100,16 @@ def test_from_a_name_to_a_store_2021(atlas_2021, tmp_path):
 def test_any_layout_of_the_2021_counts_gives_the_same_store(atlas_2021, server, tmp_path, monkeypatch, layout):
     n_genes, n_cells = atlas_2021.n_vars, atlas_2021.n_obs
     chunks = {
-        "cells first": (7, n_genes), "a gene a chunk": (1, n_cells), "one chunk": (n_genes, n_cells), "odd chunks": (9, 7),
-    }  # fmt: skip
+        "cells first": (7, n_genes),
+        "a gene a chunk": (1, n_cells),
+        "one chunk": (n_genes, n_cells),
+        "odd chunks": (9, 7),
+    }
     write_2021(server.folder, atlas_2021, turned=layout == "cells first", chunks=chunks[layout])
-    monkeypatch.setattr(gene_rows, "_MAX_WIDTH", 100)
-    for name in ("gene_rows", "bands", "matrices"):
+    monkeypatch.setattr(gene_major, "_MAX_WIDTH", 100)
+    for name in ("gene_major", "bands", "matrices"):
         monkeypatch.setattr(f"lexicell.data.readers.{name}.BLOCK_ENTRIES", 3000)
-    monkeypatch.setattr(gene_rows.GeneRowsMatrix.edges, "__defaults__", (3000,))
+    monkeypatch.setattr(gene_major.GeneMajorMatrix.edges, "__defaults__", (3000,))
     paths, _ = get("allen-2021")
     store = prepare(paths[-1], tmp_path / "store").store
     assert (store.to_anndata().X.toarray() == atlas_2021.X.toarray()[atlas_2021.obs["known"].to_numpy()]).all()
@@ -120,6 +123,38 @@ def test_what_is_there_is_not_fetched_again(atlas_2023, server):
     assert fetched(server) == {MANIFEST}  # a mirror is asked what it has; the default release is not
     get("allen-2023", subset=["Multi"])
     assert fetched(server) == {MANIFEST, "expression_matrices/WMB-10XMulti/20230830/WMB-10XMulti-raw.h5ad"}
+
+
+def test_the_default_address_is_not_asked_for_what_is_there(atlas_2023, server, monkeypatch):
+    monkeypatch.delenv("LEXICELL_ALLEN_2023_URL")
+    plan = ALLEN_2023.source.look(server.url, RELEASE)
+    files = tuple(replace(file, size=file.size + 1) if file.name == HPF else file for file in plan.files)
+    entry = replace(ALLEN_2023, files=files, source=replace(ALLEN_2023.source, url=server.url))
+    monkeypatch.setattr(registry, "_ENTRIES", (entry,))
+    _, said = get("allen-2023", subset=["HPF"])
+    assert any(f"another size of {HPF} than lexicell knows" in line for line in said)
+    server.asked.clear()
+    assert get("allen-2023", subset=["HPF"])[1] == []
+    assert server.asked == []
+    assert registry.is_whole(entry) is False
+    get("allen-2023")
+    assert registry.is_whole(entry) is True
+    get("allen-2023", subset=["Multi"])  # nothing to fetch, but another corpus
+    note = json.loads((folder_of("allen-2023") / "allen-2023.source.json").read_text())
+    assert note["manifest"] == f"{server.url}/{MANIFEST}"
+    assert "Isocortex" not in (folder_of("allen-2023") / "corpus.yaml").read_text()
+
+
+def test_the_mirror_may_change_in_the_middle(atlas_2023, server, tmp_path, monkeypatch):
+    size = (server.folder / HPF).stat().st_size
+    server.cuts[HPF] = [size // 2]
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "_TRIES", 1)
+        with pytest.raises(InputError, match="cut off"):
+            get("allen-2023", subset=["HPF"])
+    shutil.copytree(server.folder, server.folder / "moved")
+    get("allen-2023", subset=["HPF"], mirror=f"{server.url}/moved/")
+    assert ("GET", f"moved/{HPF}", f"bytes={size // 2}-") in server.asked
 
 
 def test_an_interrupted_download_goes_on(atlas_2023, server, monkeypatch):
@@ -141,8 +176,8 @@ def test_a_changed_manifest(atlas_2023, server, monkeypatch):
     paths, _ = get("allen-2023", subset=["HPF"])
     whole = (server.folder / HPF).read_bytes()
     (server.folder / HPF).write_bytes(whole + b"\0")  # HDF5 does not mind
+    paths[0].unlink()
     with pytest.raises(InputError, match=r"has .* bytes on the server; expected"):  # the mirror contradicts itself
-        (folder_of("allen-2023") / HPF).unlink()
         get("allen-2023", subset=["HPF"])
     server.cuts[HPF] = [100]
     monkeypatch.setattr(download, "_TRIES", 1)
@@ -188,6 +223,7 @@ MANIFESTS = {
     "gone": (None, "404"),
     "no JSON": (lambda m: "<html>", "is not a manifest that lexicell can read"),
     "another shape": (lambda m: "[1]", "is not a manifest that lexicell can read"),
+    "no counts": (lambda m: {k: v for k, v in m.items() if "10Xv" not in k and "Multi" not in k}, "lacks 'WMB-10Xv2'"),
     "no taxonomy": (lambda m: {k: v for k, v in m.items() if k != "WMB-taxonomy"}, "lacks 'WMB-taxonomy'"),
     "no checksum": (lambda m: json.loads(json.dumps(m).replace('"file_hash": "', '"file_hash": "x')), "no path, size"),
     "paths that lead out": (
@@ -238,7 +274,7 @@ def test_unknown_parts_and_addresses(atlas_2023, monkeypatch):
         InputError, match=r"no such part: Cortex; --subset takes among HPF, Isocortex, Multi \(or single"
     ):
         get("allen-2023", subset=["Cortex"])
-    assert [path.name for path in get("allen-2023", subset=["WMB-10Xv2-HPF"])[0]][0] == "WMB-10Xv2-HPF-raw.h5ad"
+    assert get("allen-2023", subset=["WMB-10Xv2-HPF"])[0][0].name == "WMB-10Xv2-HPF-raw.h5ad"
     for address in ("ftp://host/x", "host", "file:///data"):
         with pytest.raises(InputError, match="expected an address such as"):
             get("allen-2023", mirror=address)

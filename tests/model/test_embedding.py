@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lexicell.model.embedding import CovariateEmbedding, DepthEmbedding, GeneEmbedding
+from lexicell.model.embedding import CovariateEmbedding, DepthEmbedding, GeneBag, GeneEmbedding
 
 
 def filled(n_genes: int, width: int = 4) -> GeneEmbedding:
@@ -48,3 +48,15 @@ def test_depth_and_covariates_have_one_vector_a_cell() -> None:
     assert DepthEmbedding(6)(torch.tensor([0.0, 1000.0, 5e4])).shape == (3, 6)
     assert CovariateEmbedding([2, 3], 6)(torch.tensor([[0, 3], [2, 0]])).shape == (2, 6)
     assert CovariateEmbedding([], 6)(torch.zeros(2, 0, dtype=torch.long)).shape == (2, 6)
+
+
+def test_the_bag_is_a_count_weighted_sum_of_genes() -> None:
+    bag = GeneBag(4)
+    genes = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    counts, depth = torch.tensor([[1, 0, 5], [0, 0, 2]]), torch.tensor([1e4, 2e4])
+    with torch.no_grad():
+        bag.out.weight.copy_(torch.eye(4))
+    weights = torch.log1p(torch.tensor([[1.0, 0, 5], [0, 0, 1]]))
+    expected = bag.norm((weights.unsqueeze(-1) * genes).sum(1))
+    torch.testing.assert_close(bag(genes, counts, depth), expected)
+    assert bag(genes, counts * 0, depth * 0).isfinite().all()

@@ -132,3 +132,15 @@ def test_parameters_are_counted(network: CellNetwork) -> None:
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(InputError, match="heads must divide width"):
         EncoderConfig(width=30, heads=4)
+
+
+def test_an_adjusted_label_head_leaves_frequency_to_the_adjustment(network: CellNetwork) -> None:
+    head = network.label_head
+    assert head is not None
+    cls = network.encode(*cells()).cls
+    plain = head(cls)
+    head.set_frequencies([torch.tensor([90, 10]), torch.tensor([60, 30, 10])])
+    assert all(torch.equal(a, b) for a, b in zip(head(cls), plain, strict=True))
+    adjusted = head(cls, adjustment=1.0)[0]
+    expected = torch.log_softmax(plain[0] + torch.log(torch.tensor([90.5, 10.5])), dim=1)
+    torch.testing.assert_close(adjusted, expected)

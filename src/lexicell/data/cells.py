@@ -91,7 +91,7 @@ class CellCollection:
         self.panels, self.panel = self._collect_panels()
         self.depth = np.concatenate([store.obs["depth"].to_numpy(np.float32) for store in stores])
         self.n_expressed = np.concatenate([np.diff(store.indptr) for store in stores])
-        self.donor = self._column("donor")
+        self.donor = self.column("donor")
         self.covariates = self._encode_covariates(covariates or {})
         self.labels = self._encode_labels(label_tree)
 
@@ -111,8 +111,8 @@ class CellCollection:
                 of_cell[start + source.start : start + source.stop] = panels[key]
         return arrays, of_cell
 
-    def _column(self, name: str) -> npt.NDArray[np.object_]:
-        """One obs column of all stores as text, None where it is unknown."""
+    def column(self, name: str) -> npt.NDArray[np.object_]:
+        """Return one obs column of all stores as text (n_cells,), None where it is unknown."""
         parts = []
         for store in self.stores:
             values = np.full(store.n_cells, None, dtype=object)
@@ -125,7 +125,7 @@ class CellCollection:
     def _encode_covariates(self, covariates: Mapping[str, Sequence[str]]) -> Int64:
         codes = np.zeros((self.n_cells, len(covariates)), np.int64)
         for column, (name, levels) in enumerate(covariates.items()):
-            codes[:, column] = pd.Categorical(self._column(name), categories=list(levels)).codes + 1
+            codes[:, column] = pd.Categorical(self.column(name), categories=list(levels)).codes + 1
         return codes
 
     def _encode_labels(self, tree: LabelTree | None) -> Int64:

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from lexicell.data.corpus import Dataset, JoinedTable, ObsTable
@@ -27,7 +26,8 @@ from lexicell.data.readers import MatrixSource, open_source
 from lexicell.data.readers.matrices import Matrix
 from lexicell.errors import InputError, listing
 
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 25
+_HEAD_BYTES = 1 << 20
 
 Rows = npt.NDArray[np.int64]
 
@@ -203,18 +203,19 @@ def _matching_rows(
     where = f"{where}: {table.path}"
     _require(where, names, [key])
     codes, uniques = pd.factorize(keys)
-    wanted = pa.array(uniques, type=pa.string())
-    row_of = np.full(len(uniques), -1, dtype=np.int64)
-    kept: list[pa.RecordBatch] = []
+    wanted = pd.Index(uniques)  # its hash table is built once, that of pyarrow's index_in for every batch
+    row_of = np.full(len(wanted), -1, dtype=np.int64)
+    kept: dict[str, list[pa.DictionaryArray]] = {column: [] for column in needed}
     n_kept, first, repeated = 0, "", []
     for batch in _batches(table.path, where, list(dict.fromkeys([key, *needed]))):
         first = first or (batch.column(0)[0].as_py() if len(batch) else "")
-        found = pc.fill_null(pc.index_in(batch.column(0), value_set=wanted), -1).to_numpy(zero_copy_only=False)
+        found = wanted.get_indexer(batch.column(0).to_numpy(zero_copy_only=False))
         hits = np.flatnonzero(found >= 0)
         old = (row_of[found[hits]] >= 0) | pd.Series(found[hits]).duplicated().to_numpy()
-        repeated += uniques[found[hits[old]]].tolist()
+        repeated += wanted[found[hits[old]]].tolist()
         row_of[found[hits]] = n_kept + np.arange(len(hits))
-        kept.append(batch.take(pa.array(hits)))
+        for column, chunks in kept.items():
+            chunks.append(batch.column(column).take(pa.array(hits)).dictionary_encode())
         n_kept += len(hits)
     if repeated:
         raise InputError(
@@ -223,18 +224,17 @@ def _matching_rows(
         )
     if not n_kept:
         raise InputError(
-            f"{where}: knows none of the {len(keys):,} cells: they are called {listing(uniques, 3)}, its column "
+            f"{where}: knows none of the {len(keys):,} cells: they are called {listing(keys[:3])}, its column "
             f"'{key}' holds {first!r} and the like. Name the right column with 'key:', or with 'on:' the column of "
             "the file that holds the keys."
         )
     rows = row_of[codes]
-    found_rows = pa.Table.from_batches(kept)
-    return rows >= 0, {column: _expanded(found_rows.column(column), rows) for column in needed}
+    return rows >= 0, {column: _expanded(chunks, rows) for column, chunks in kept.items()}
 
 
-def _expanded(column: pa.ChunkedArray, rows: Rows) -> pd.Series:
-    encoded = column.combine_chunks().dictionary_encode()
-    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+def _expanded(chunks: list[pa.DictionaryArray], rows: Rows) -> pd.Series:
+    encoded = pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
+    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
     names = np.array(encoded.dictionary.to_pylist(), dtype=object)
     codes = np.append(encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), -1)[rows]
     return _categorical(pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))))
@@ -279,7 +279,10 @@ def _open(path: Path, columns: Sequence[str] | None) -> pcsv.CSVStreamingReader:
     delimiter = "\t" if stem.endswith((".tsv", ".txt")) else ","
     return pcsv.open_csv(
         str(path),
-        read_options=pcsv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        read_options=pcsv.ReadOptions(
+            use_threads=False,  # which also reads no further ahead than it must
+            block_size=_HEAD_BYTES if columns is None else _BLOCK_BYTES,
+        ),
         parse_options=pcsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pcsv.ConvertOptions(
             include_columns=columns,

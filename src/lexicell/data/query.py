@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from lexicell.data.gene_ids import name_columns, texts_of
 from lexicell.data.matrix_choice import choose_matrix, not_counts, remedy
 from lexicell.data.readers import MatrixSource, open_source
 from lexicell.data.readers.bands import turned
+from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
 from lexicell.genes.annotations import GeneAnnotations, MatchReport, Resolution
 from lexicell.genes.lexicon import Lexicon
@@ -26,6 +28,7 @@ from lexicell.labels import clean_labels
 
 _SPECIES_COLUMNS = ("species", "organism")
 _MIN_MATCHED = 0.05
+_CELLS_AT_ONCE = 50_000  # cells of a store that are read at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,45 @@ def read_query(
     matrix, index = _summed(matrix, index)
     obs.index = pd.Index(obs.index.astype(str))
     return Query(matrix, index, name, report, obs, choice.matrix, notes)
+
+
+def store_queries(store: Store, cells: npt.NDArray[np.int64], lexicon: Lexicon) -> Iterator[Query]:
+    """Yield cells of a store as queries that fit into memory, each of one source and over the genes it measured.
+
+    Parameters
+    ----------
+    store
+        An opened store.
+    cells
+        (n,) rows of the store, ascending; so come the cells of the queries, one after the other.
+    lexicon
+        The genes of the model.
+
+    Raises
+    ------
+    InputError
+        When the lexicon holds no gene that these cells measured.
+    """
+    index = lexicon.map_from(store.lexicon)
+    found = False
+    for source in store.sources:
+        own = cells[(cells >= source.start) & (cells < source.stop)]
+        known = int((index[source.panel] >= 0).sum())
+        found |= bool(known and len(own))
+        for start in range(0, len(own), _CELLS_AT_ONCE):
+            here = own[start : start + _CELLS_AT_ONCE]
+            rows = store.rows(here)
+            counts = sp.csr_matrix(
+                (rows.counts, rows.genes.astype(np.int64), rows.indptr), shape=(len(here), store.n_genes)
+            )
+            report = MatchReport(len(source.panel), known, 0, len(source.panel) - known)
+            obs = pd.DataFrame(index=pd.RangeIndex(len(here)).astype(str))
+            yield Query(counts[:, source.panel], index[source.panel], source.species, report, obs, "the store", ())
+    if not found:
+        raise InputError(
+            f"the store {store.path}: the model knows none of its genes (the store holds "
+            f"{listing(store.lexicon.species)}, the model {listing(lexicon.species)})."
+        )
 
 
 def _species(source: MatrixSource, var: pd.DataFrame, lexicon: Lexicon, asked: str | None) -> tuple[str, str]:

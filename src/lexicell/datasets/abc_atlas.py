@@ -92,14 +92,20 @@ def _look(url: str, release: str | None) -> Plan:
     content = fetch_bytes(address)
     try:
         manifest = json.loads(content)
-        listed = {collection: manifest["file_listing"][collection] for collection in (*_COLLECTIONS, "WMB-10X")}
-        listed[_TERMS[0]] = manifest["file_listing"][_TERMS[0]]
+        listed = manifest["file_listing"]
+        matrices = {
+            matrix: kinds["raw"]["files"]["h5ad"]
+            for collection in _COLLECTIONS
+            for matrix, kinds in sorted(listed.get(collection, {}).get("expression_matrices", {}).items())
+            if "raw" in kinds
+        }
+        if not matrices:
+            raise KeyError(_COLLECTIONS[0])
         files, remote = [], []
-        for collection in _COLLECTIONS:
-            for matrix, kinds in sorted(listed[collection]["expression_matrices"].items()):
-                found = _remote(url, kinds["raw"]["files"]["h5ad"])
-                remote.append(found)
-                files.append(_data_file(found.name, matrix, found.size or 0))
+        for matrix, entry in matrices.items():
+            found = _remote(url, entry)
+            remote.append(found)
+            files.append(_data_file(found.name, matrix, found.size or 0))
         for collection, table in (_CELLS, _TERMS):
             found = _remote(url, listed[collection]["metadata"][table]["files"]["csv"])
             remote.append(found)

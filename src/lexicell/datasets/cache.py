@@ -88,9 +88,9 @@ class Shelf:
     def facts(self) -> dict[str, dict[str, Any]]:
         """Return what is noted of every file that was put here, by file name."""
         try:
-            files = json.loads(self._note.read_text(encoding="utf-8"))["files"]
+            files = self._noted()["files"]
             return {name: dict(entry) for name, entry in files.items() if "sha256" in entry}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return {}
 
     def noted(self) -> dict[str, str]:
@@ -134,11 +134,18 @@ class Shelf:
         self._write_note(staging, {**provenance, "files": files})
 
     def note(self, files: Mapping[str, Mapping[str, object]], provenance: Mapping[str, object]) -> None:
-        """Note files that lie at their place already: SHA-256, and what else is known; others stay noted."""
+        """Note files that lie at their place already: SHA-256, and what else is known; the rest stays noted."""
         for name, entry in files.items():
             assert "sha256" in entry, name
         with self.staging() as staging:
-            self._write_note(staging, {**provenance, "files": {**self.facts(), **files}})
+            self._write_note(staging, {**self._noted(), **provenance, "files": {**self.facts(), **files}})
+
+    def _noted(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _write_note(self, staging: Path, content: Mapping[str, object]) -> None:
         note = staging / self._note.name

@@ -199,7 +199,10 @@ class _Fetch:
             return
         try:
             mark = json.loads(self._mark.read_text(encoding="utf-8"))
-            same = all(mark[key] == value for key, value in asdict(self._file).items())
+            now = asdict(self._file)
+            if self._file.md5 is not None:
+                del now["url"]  # the checksum tells, so a download may go on from another mirror
+            same = all(mark[key] == value for key, value in now.items())
         except (OSError, ValueError, KeyError, TypeError):
             same = False
         if not same or (self._file.size is not None and _bytes_in(self._part) > self._file.size):
@@ -217,9 +220,9 @@ class _Fetch:
         headers = {}
         if have:
             headers["Range"] = f"bytes={have}-"
-            etag = json.loads(self._mark.read_text(encoding="utf-8")).get("etag")
-            if etag:
-                headers["If-Range"] = etag  # a file that changed comes whole
+            mark = json.loads(self._mark.read_text(encoding="utf-8"))
+            if mark.get("etag") and mark["url"] == self._file.url:
+                headers["If-Range"] = mark["etag"]  # a file that changed comes whole
         try:
             response = _request(self._file.url, headers)
         except _RangeError:
@@ -305,7 +308,7 @@ def _request(url: str, headers: dict[str, str] | None = None, *, method: str = "
             error.close()
             if error.code == 416:
                 raise _RangeError from None
-            if error.code in (408, 425, 429) or error.code >= 500:
+            if error.code in (405, 408, 425, 429) or error.code >= 500:  # 405: this server does not know HEAD
                 raise _CutOffError(f"the server says {error.code} {error.reason}") from None
             raise InputError(
                 f"{url}: the server says {error.code} {error.reason}: there is no such file, or it is not public"

@@ -115,6 +115,7 @@ def fetch_hosted(entry: Dataset, files: Sequence[DataFile], shelf: Shelf, announ
     missing = [name for name in names if not shelf.intact(name)]
     if plan is None and missing:
         plan = source.look(source.url, source.release)
+        _announce_other_sizes(entry, plan, announce)
     remote = {file.name: file for file in plan.remote} if plan is not None else {}
     lost = [name for name in names if plan is not None and name not in remote]
     if lost:
@@ -146,6 +147,15 @@ def fetch_hosted(entry: Dataset, files: Sequence[DataFile], shelf: Shelf, announ
             if remote[name].md5 is None and before not in (None, now):
                 announce(f"{shelf.folder / name}: not the file of the first download (SHA-256 {before}, now {now})")
     _write_corpus(source.describe(shelf.folder, names, entry), shelf, provenance, announce)
+
+
+def _announce_other_sizes(entry: Dataset, plan: Plan, announce: Announce) -> None:
+    known = {file.name: file.size for file in entry.files}
+    other = [
+        file.name for file in plan.remote if file.size is not None and file.md5 and file.size != known.get(file.name)
+    ]
+    if other:
+        announce(f"{entry.source.how}: has another size of {listing(other)} than lexicell knows; going by the server")
 
 
 def _about(files: Sequence[DataFile], name: str) -> int:

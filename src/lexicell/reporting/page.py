@@ -234,6 +234,7 @@ def _annotation_section(run: RunTables) -> Section | None:
             pictures.append(_picture(figures.confusion_matrices(part), f"confusion{place}", caption))
     if not pictures:
         return None
+    tables += _cells_table(run)
     return Section("annotation", "Annotation beside the baselines", (), tuple(pictures), tuple(tables))
 
 
@@ -273,7 +274,16 @@ def _embedding_section(run: RunTables) -> Section | None:
     method = str(table["method"].iloc[0]) if "method" in table.columns else ""
     caption = f"{len(table):,} cells by their embedding{f' ({method})' if method else ''}, coloured by label."
     picture = _picture(figures.embedding_scatter(table, method), "embedding", caption)
-    return Section("embedding", "Cell embedding", (), (picture,))
+    return Section("embedding", "Cell embedding", (), (picture,), tuple(_cells_table(run)))
+
+
+def _cells_table(run: RunTables) -> list[Table]:
+    """Return which cells the tables on held-out cells are of, if that is known."""
+    cells = run.table("held_out", "what", "value")
+    if cells is None:
+        return []
+    rows = tuple((str(what), str(value)) for what, value in cells[["what", "value"]].itertuples(index=False))
+    return [Table("Which cells", ("", ""), rows)]
 
 
 def _training_section(run: RunTables) -> Section | None:

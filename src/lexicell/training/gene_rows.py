@@ -122,8 +122,11 @@ def _profile(expression: csc_matrix) -> npt.NDArray[np.float64]:
     highest = expression.max(axis=0).toarray().ravel()
     features = np.stack([mean, detection, spread, if_expressed, highest], axis=1)
     ranks = rankdata(features, axis=0) / len(features)
-    u, s, _ = np.linalg.svd(ranks - ranks.mean(axis=0), full_matrices=False)
-    whitened: npt.NDArray[np.float64] = u * np.sqrt(len(u)) * (s > 1e-6 * max(s.max(), 1e-9))
+    ranks -= ranks.mean(axis=0)
+    # Symmetric (ZCA) whitening: unlike principal components it turns and flips nothing, so that species agree.
+    values, vectors = np.linalg.eigh(ranks.T @ ranks / len(ranks))
+    scale = np.where(values > 1e-6 * values.max(), 1 / np.sqrt(np.maximum(values, 1e-12)), 0.0)
+    whitened: npt.NDArray[np.float64] = ranks @ (vectors * scale) @ vectors.T
     return whitened
 
 

@@ -91,6 +91,8 @@ class MetricsTable(Logger):
         """Keep metrics of a step; NaN is kept as such."""
         row = self._rows.setdefault(int(step or 0), {})
         row.update({name: value for name, value in metrics.items() if name != "epoch"})
+        if "val/loss" in metrics:
+            self.save()
 
     @rank_zero_only
     def save(self) -> None:

@@ -10,16 +10,14 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData, read_h5ad
 
 from lexicell.annotation.knn import KnnSettings, transfer_labels
 from lexicell.annotation.result import Annotation
 from lexicell.annotation.tree import Calls, call_labels, consistent
-from lexicell.data.query import Query, read_query
+from lexicell.data.query import Query, read_query, store_queries
 from lexicell.data.store import Store
-from lexicell.errors import InputError, listing
-from lexicell.genes.annotations import MatchReport
+from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
 from lexicell.inference.cell_model import CellModel
 from lexicell.labels import LabelTree
@@ -28,7 +26,6 @@ from lexicell.reporting.text import Table
 Reference: TypeAlias = AnnData | Store | str | Path
 Method = Literal["knn", "head"]
 
-_CELLS_AT_ONCE = 50_000  # cells of a store that are read for embedding at a time
 _LABELS_SHOWN = 12
 
 
@@ -215,7 +212,7 @@ def _read_reference(
         tree = LabelTree.from_frame(obs, levels, f"the store {reference.path}")
         codes = tree.encode(obs)
         labelled = np.flatnonzero(codes[:, 0] >= 0)
-        parts = _store_parts(reference, labelled, model.lexicon)
+        parts = store_queries(reference, labelled, model.lexicon)
         return _LabelledCells(str(reference.path), tree, codes[labelled], parts)
     name = "the reference AnnData" if isinstance(reference, AnnData) else str(reference)
     own = model.label_tree.levels if model.label_tree is not None else ()
@@ -229,30 +226,6 @@ def _levels(levels: Sequence[str] | None, usual: Sequence[str], name: str) -> Se
     if levels or usual:
         return levels or usual
     raise InputError(f"{name}: which columns hold its labels? Name them coarse to fine (--levels, levels=...).")
-
-
-def _store_parts(store: Store, cells: npt.NDArray[np.int64], lexicon: Lexicon) -> Iterator[Query]:
-    """Yield a store's cells in order as queries, each of one source, over the genes that the source measured."""
-    index = lexicon.map_from(store.lexicon)
-    found = False
-    for source in store.sources:
-        own = cells[(cells >= source.start) & (cells < source.stop)]
-        known = int((index[source.panel] >= 0).sum())
-        found |= bool(known and len(own))
-        for start in range(0, len(own), _CELLS_AT_ONCE):
-            here = own[start : start + _CELLS_AT_ONCE]
-            rows = store.rows(here)
-            counts = sp.csr_matrix(
-                (rows.counts, rows.genes.astype(np.int64), rows.indptr), shape=(len(here), store.n_genes)
-            )
-            report = MatchReport(len(source.panel), known, 0, len(source.panel) - known)
-            obs = pd.DataFrame(index=pd.RangeIndex(len(here)).astype(str))
-            yield Query(counts[:, source.panel], index[source.panel], source.species, report, obs, "the store", ())
-    if not found:
-        raise InputError(
-            f"the store {store.path}: the model knows none of its genes (the store holds "
-            f"{listing(store.lexicon.species)}, the model {listing(lexicon.species)})."
-        )
 
 
 def _checked_out(out: str | Path | None, query: AnnData | str | Path) -> Path | None:

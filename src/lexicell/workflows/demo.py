@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,12 @@ from rich.console import Console
 from lexicell.data.query import read_query
 from lexicell.data.store import Store
 from lexicell.datasets.registry import get
+from lexicell.labels import LabelTree
 from lexicell.reporting.text import Table
 from lexicell.training.run_folder import CHECKPOINTS, write_json, write_whole
 from lexicell.workflows.annotate import annotate
 from lexicell.workflows.embed import embed
-from lexicell.workflows.held_out import compare
+from lexicell.workflows.held_out import Cells, compare
 from lexicell.workflows.prepare import prepare
 from lexicell.workflows.pretrain import PretrainResult, pretrain
 from lexicell.workflows.report import report
@@ -80,7 +81,13 @@ class DemoResult:
         ]
 
 
-def demo(out: str | Path = "demo", *, seed: int = 0, progress: bool = True) -> DemoResult:
+def demo(
+    out: str | Path = "demo",
+    *,
+    seed: int = 0,
+    overrides: Mapping[str, object] | None = None,
+    progress: bool = True,
+) -> DemoResult:
     """Go the whole way on real data, in minutes on a laptop.
 
     Run again, it goes on from where it was stopped.
@@ -91,6 +98,8 @@ def demo(out: str | Path = "demo", *, seed: int = 0, progress: bool = True) -> D
         Folder for everything: ``store``, ``run``, ``query_*.h5ad``, ``metrics.json``, ``report.html``.
     seed
         Seed of the run.
+    overrides
+        Dotted fields of the recipe to change, such as ``{"trainer.max_steps": 200}``.
     progress
         Say what is being done, and show progress.
     """
@@ -106,18 +115,19 @@ def demo(out: str | Path = "demo", *, seed: int = 0, progress: bool = True) -> D
         resume = (run / CHECKPOINTS / "last.ckpt").is_file()
         if run.exists() and not resume:
             shutil.rmtree(run)  # stopped before its first checkpoint
-        pretrained = pretrain("tiny", store, run, resume=resume, overrides={"seed": seed}, progress=progress)
+        changes = {"seed": seed, **(overrides or {})}
+        pretrained = pretrain("tiny", store, run, resume=resume, overrides=changes, progress=progress)
     model = pretrained.model()
     with step("embed", f"Embedding and annotating donor {QUERY_DONOR}"):
         embed(model, query, out=out / "query_embedded.h5ad", progress=False)
         annotate(model, query, store, method="knn", out=out / "query_knn.h5ad", progress=False)
         annotate(model, query, method="head", out=out / "query_head.h5ad", progress=False)
     with step("compare", "Comparing with logistic regression and PCA-kNN"):
-        cells = [read_query(path, model.lexicon, SPECIES) for path in (reference, query)]
-        tables = compare(model, cells[0], cells[1], [LEVEL])
+        known, asked = (Cells.of(read_query(path, model.lexicon, SPECIES), [LEVEL]) for path in (reference, query))
+        tables = compare(model, known, asked, LabelTree.from_frame(known.obs, [LEVEL], str(reference)))
         tables.write(run)
     with step("report", "Writing the report"):
-        report(run, out / "report.html")
+        report(run, out / "report.html", progress=False)
     scores = tables.by_method(LEVEL)
     result = DemoResult(out, pretrained, {name: scores[name] for name in METHODS}, seconds)
     write_json(out / "metrics.json", result.figures())

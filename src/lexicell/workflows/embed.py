@@ -91,6 +91,8 @@ def embed(
     """
     if out is not None and Path(out).suffix != ".h5ad":
         raise InputError(f"{out}: the output is an h5ad file; end its name in .h5ad")
+    if not isinstance(query, AnnData) and Path(query).suffix != ".h5ad":
+        raise InputError(f"{query}: the query is not an h5ad file; convert it to h5ad first, or pass it as AnnData")
     model = load(model)
     read = read_query(query, model.lexicon, species=species, counts=counts)
     embedding = model.embed(read, samples=samples, progress=progress)

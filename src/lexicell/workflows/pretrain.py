@@ -101,10 +101,7 @@ def pretrain(
     InputError
         When the recipe, a store or the run folder cannot be used.
     """
-    if isinstance(recipe, Recipe):
-        recipe = override_recipe(recipe, overrides or {})
-    else:
-        recipe = load_recipe(recipe, overrides)
+    recipe = override_recipe(recipe, overrides or {}) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     given = [store] if isinstance(store, str | Path | Store) else list(store)
     stores = [item if isinstance(item, Store) else Store.open(item) for item in given]
     fitted = fit(recipe, stores, Path(out), resume=resume, progress=progress)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lexicell.errors import InputError
 from lexicell.reporting.page import build_page, last_value, render, skill_strata
-from lexicell.reporting.run_tables import read_run
+from lexicell.reporting.run_tables import RunTables, read_run
 from lexicell.reporting.text import Table
+from lexicell.workflows.held_out import EMBEDDING, FOLDER, compare_run
 
 NAME = "report.html"
 
@@ -26,7 +28,7 @@ class ReportResult:
     annotation: dict[str, dict[str, float]]
     """Method -> accuracy and macro_f1 on the finest level, averaged over seeds."""
     faults: tuple[str, ...]
-    """Files of the run that could not be read."""
+    """What could not be shown, and why."""
 
     def figures(self) -> dict[str, Any]:
         """Return the figures for programs."""
@@ -41,7 +43,7 @@ class ReportResult:
     def tables(self) -> list[Table]:
         """Return the figures for people."""
         rows: list[tuple[object, ...]] = [("page", str(self.path)), ("sections", ", ".join(self.sections))]
-        rows += [("could not be read", fault) for fault in self.faults]
+        rows += [("could not be shown", fault) for fault in self.faults]
         tables = [Table("Report", ("", ""), tuple(rows))]
         if self.skill:
             tables.append(Table("Count skill, held-out cells", ("stratum", "skill"), tuple(self.skill.items())))
@@ -51,8 +53,11 @@ class ReportResult:
         return tables
 
 
-def report(run: str | Path, out: str | Path | None = None) -> ReportResult:
+def report(run: str | Path, out: str | Path | None = None, *, progress: bool = True) -> ReportResult:
     """Write one self-contained HTML page of what a run folder holds.
+
+    Where ``report/`` does not hold them yet and the run's stores are still there, the tables on held-out cells
+    (annotation beside the baselines, a picture of the embedding) are made first, and kept.
 
     Parameters
     ----------
@@ -61,13 +66,15 @@ def report(run: str | Path, out: str | Path | None = None) -> ReportResult:
         ``exposure.npy``, and the tables in ``report/``.
     out
         File to write; ``report.html`` in the run folder by default.
+    progress
+        Show progress bars while held-out cells are embedded.
 
     Raises
     ------
     InputError
         When there is no such folder, or nothing in it to report.
     """
-    tables = read_run(run)
+    tables = _with_held_out_tables(Path(run), read_run(run), progress=progress)
     page = build_page(tables)
     path = Path(out) if out is not None else Path(run) / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,3 +96,14 @@ def report(run: str | Path, out: str | Path | None = None) -> ReportResult:
         annotation,
         page.faults,
     )
+
+
+def _with_held_out_tables(run: Path, tables: RunTables, *, progress: bool) -> RunTables:
+    """Make the tables on held-out cells where they are not there yet; say why where that cannot be."""
+    if any((run / FOLDER).glob(f"{EMBEDDING}.*")) or not tables.facts.get("stores"):
+        return tables
+    try:
+        compare_run(run, progress=progress).write(run)
+    except InputError as error:
+        return replace(tables, faults=(*tables.faults, f"annotation and embedding of held-out cells: {error}"))
+    return read_run(run)

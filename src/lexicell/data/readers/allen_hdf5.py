@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import pandas as pd
 
-from lexicell.data.readers.gene_rows import GeneRowsMatrix
+from lexicell.data.readers.gene_major import GeneMajorMatrix
 from lexicell.data.readers.hdf5 import open_hdf5, texts_of
 from lexicell.data.readers.matrices import DenseMatrix, Matrix
 from lexicell.data.readers.plain import PlainSource
@@ -46,7 +46,7 @@ def open_allen_hdf5(path: Path, name: str) -> PlainSource:
 
         def matrix() -> Matrix:
             # As many genes as samples leave both open: then it is genes by samples, as the published files are.
-            return GeneRowsMatrix(f"{name}: X", counts) if shape == lengths else DenseMatrix(f"{name}: X", counts)
+            return GeneMajorMatrix(f"{name}: X", counts) if shape == lengths else DenseMatrix(f"{name}: X", counts)
 
         obs, var = pd.DataFrame(index=pd.Index(samples)), pd.DataFrame(index=pd.Index(genes))
         return PlainSource(name, obs, var, {"X": matrix}, file.close)

@@ -22,7 +22,7 @@ _MAX_WIDTH = 4096  # cells whose counts fit in memory, with what it takes to sor
 _WINDOWS = 16
 
 
-class GeneRowsMatrix:
+class GeneMajorMatrix:
     """A dense matrix of genes by cells; see `lexicell.data.readers.matrices.Matrix`.
 
     Parameters
@@ -51,7 +51,7 @@ class GeneRowsMatrix:
     def sample(self, limit: int) -> Entries:
         """Return up to about `limit` entries that are not zero, from places all over the matrix."""
         rows, columns = (-(-size // chunk) for size, chunk in zip(self._array.shape, self._chunk, strict=True))
-        room = max(1, limit // _WINDOWS)
+        room = max(1, limit // max(1, min(_WINDOWS, rows * columns)))
         width = min(self._chunk[1], room)
         height = max(1, min(self._chunk[0], room // width))
         n_windows = min(rows * columns, max(_WINDOWS, limit // (height * width)))

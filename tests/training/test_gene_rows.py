@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from lexicell.data.cells import CellCollection, merge_lexicons
+from lexicell.data.store import Store
+from lexicell.training.gene_rows import GeneRowConfig, initial_gene_rows
+
+WIDTH = 48
+
+
+def rows_of(stores: list[Store], config: GeneRowConfig, seed: int = 0) -> np.ndarray:
+    collection = CellCollection(stores, merge_lexicons(stores))
+    return initial_gene_rows(collection, np.arange(collection.n_cells), WIDTH, config, seed)
+
+
+def test_every_gene_has_a_finite_row_of_about_the_asked_length(stores: list[Store]) -> None:
+    rows = rows_of(stores, GeneRowConfig(profile=0.7, coexpression=0.0, noise=0.0))
+    assert rows.shape == (sum(store.n_genes for store in stores), WIDTH)
+    assert np.isfinite(rows).all()
+    assert np.sqrt((rows**2).sum(1).mean()) == pytest.approx(0.7, rel=0.05)
+
+
+def test_genes_that_vary_together_begin_alike(store: Store, cells: AnnData) -> None:
+    rows = rows_of([store], GeneRowConfig(profile=0.0, coexpression=1.0, noise=0.0))
+    counts = cells.X.toarray()
+    expression = np.log1p(counts * 1e4 / counts.sum(1, keepdims=True))
+    varied = np.argsort(-expression.var(axis=0))[:60]
+    correlation = np.corrcoef(expression[:, varied].T)
+    alike = rows[varied] @ rows[varied].T
+    upper = np.triu_indices(60, 1)
+    assert np.corrcoef(correlation[upper], alike[upper])[0, 1] > 0.9
+
+
+def test_alike_profiles_begin_alike_across_species(stores: list[Store]) -> None:
+    rows = rows_of(stores, GeneRowConfig(profile=1.0, coexpression=0.0, noise=0.0))
+    first, second = rows[: stores[0].n_genes], rows[stores[0].n_genes :]
+    mean = [np.asarray(store.to_anndata().X.mean(axis=0)).ravel() for store in stores]
+    nearest = ((first[:, None] - second[None]) ** 2).sum(-1).argmin(axis=1)
+    assert np.corrcoef(np.log(mean[0] + 0.01), np.log(mean[1][nearest] + 0.01))[0, 1] > 0.95
+
+
+def test_rows_are_named_by_the_seed(store: Store) -> None:
+    config = GeneRowConfig()
+    np.testing.assert_array_equal(rows_of([store], config), rows_of([store], config))
+    assert not np.allclose(rows_of([store], config), rows_of([store], config, seed=1))
+
+
+def test_unmeasured_genes_are_noise_alone(store: Store) -> None:
+    lexicon = store.lexicon.extend(store.lexicon.table.assign(gene_id=lambda t: t["gene_id"] + "x"))
+    collection = CellCollection([store], lexicon)
+    rows = initial_gene_rows(collection, np.arange(store.n_cells), WIDTH, GeneRowConfig(noise=0.0), 0)
+    assert rows[: store.n_genes].any()
+    assert not rows[store.n_genes :].any()
