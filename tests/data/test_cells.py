@@ -56,7 +56,9 @@ def test_panels_labels_and_covariates(stores: list[Store]) -> None:
 
 def test_donors_are_held_out_whole() -> None:
     donor = np.array(["a", "b", "c", "d"] * 10, dtype=object)
-    train, held_out, words = split_validation(donor, donors=[], fraction=0.25, rng=np.random.default_rng(0))
+    train, held_out, words = split_validation(
+        donor, np.full(len(donor), "mouse", dtype=object), donors=[], fraction=0.25, rng=np.random.default_rng(0)
+    )
     assert len(set(donor[held_out])) == 1
     assert not set(donor[train]) & set(donor[held_out])
     assert donor[held_out][0] in words
@@ -65,15 +67,39 @@ def test_donors_are_held_out_whole() -> None:
 
 def test_donors_can_be_named_and_unknown_ones_are_refused() -> None:
     donor = np.array(["a", "b", None] * 4, dtype=object)
-    _, held_out, _ = split_validation(donor, donors=["b"], fraction=0.5, rng=np.random.default_rng(0))
+    _, held_out, _ = split_validation(
+        donor, np.full(len(donor), "mouse", dtype=object), donors=["b"], fraction=0.5, rng=np.random.default_rng(0)
+    )
     assert set(donor[held_out]) == {"b"}
     with pytest.raises(InputError, match=r"\['z'\] are not among the donors"):
-        split_validation(donor, donors=["z"], fraction=0.5, rng=np.random.default_rng(0))
+        split_validation(
+            donor, np.full(len(donor), "mouse", dtype=object), donors=["z"], fraction=0.5, rng=np.random.default_rng(0)
+        )
 
 
 def test_without_donors_a_share_of_cells_is_held_out() -> None:
     donor = np.full(50, None, dtype=object)
-    train, held_out, words = split_validation(donor, donors=[], fraction=0.1, rng=np.random.default_rng(0))
+    train, held_out, words = split_validation(
+        donor, np.full(len(donor), "mouse", dtype=object), donors=[], fraction=0.1, rng=np.random.default_rng(0)
+    )
     assert len(held_out) == 5
     assert not set(train) & set(held_out)
     assert "at random" in words
+
+
+def test_donors_are_held_out_of_every_species_and_never_all_of_them() -> None:
+    donor = np.array(["a", "b", "c", "d", "e", "f", "g"] * 5, dtype=object)
+    species = np.where(np.isin(donor.astype(str), ["a", "b", "c"]), "mouse", "human").astype(object)
+    for fraction in (0.1, 0.99):
+        train, held_out, _ = split_validation(
+            donor, species, donors=[], fraction=fraction, rng=np.random.default_rng(0)
+        )
+        assert set(species[train]) == set(species[held_out]) == {"mouse", "human"}
+        assert not set(donor[train]) & set(donor[held_out])
+
+
+def test_naming_every_donor_is_refused() -> None:
+    donor = np.array(["a", "b"] * 4, dtype=object)
+    species = np.full(8, "mouse", dtype=object)
+    with pytest.raises(InputError, match="leave one out"):
+        split_validation(donor, species, donors=["a", "b"], fraction=0.5, rng=np.random.default_rng(0))

@@ -92,3 +92,9 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(make) -> None:
 def test_a_stream_travels_to_a_worker(make) -> None:
     copy = pickle.loads(pickle.dumps(make()))  # noqa: S301
     assert same(copy.make_batch(3), make().make_batch(3))
+
+
+def test_a_last_batch_that_does_not_reach_every_rank(make) -> None:
+    ranks = [list(make(stop=66, batch_size=16, shard=Shard(rank, 4))) for rank in range(4)]
+    positions = torch.cat([batch.position for rank in ranks for batch in rank])
+    assert sorted(positions.tolist()) == list(range(66))

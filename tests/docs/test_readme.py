@@ -9,6 +9,7 @@ import torch
 
 from lexicell.cli.program import VERBS
 from lexicell.data.corpus import Dataset
+from lexicell.data.corpus_file import load_corpus
 from lexicell.model.network import CellNetwork
 from lexicell.training.recipe import load_recipe, shipped_recipes
 
@@ -59,3 +60,12 @@ def test_no_page_names_a_verb_that_is_not_there(page: str) -> None:
         assert first in known, first
         if any(verb.words[0] == first and len(verb.words) == 2 for verb in VERBS) and second:
             assert f"{first} {second}" in known, f"{first} {second}"
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(DOCS)])
+def test_every_corpus_that_is_shown_can_be_read(page: str, tmp_path: Path) -> None:
+    text = README if page == "README.md" else DOCS[page]
+    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.S | re.M):
+        path = tmp_path / "corpus.yaml"
+        path.write_text(block, encoding="utf-8")
+        assert load_corpus(path).datasets

@@ -51,12 +51,15 @@ def test_depth_and_covariates_have_one_vector_a_cell() -> None:
 
 
 def test_the_bag_is_a_count_weighted_sum_of_genes() -> None:
-    bag = GeneBag(4)
-    genes = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    bag = GeneBag(5, 4)
+    genes = torch.tensor([[0, 1, 2], [4, 1, 3]])
+    rows = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    usual = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
     counts, depth = torch.tensor([[1, 0, 5], [0, 0, 2]]), torch.tensor([1e4, 2e4])
     with torch.no_grad():
         bag.out.weight.copy_(torch.eye(4))
-    weights = torch.log1p(torch.tensor([[1.0, 0, 5], [0, 0, 1]]))
-    expected = bag.norm((weights.unsqueeze(-1) * genes).sum(1))
-    torch.testing.assert_close(bag(genes, counts, depth), expected)
-    assert bag(genes, counts * 0, depth * 0).isfinite().all()
+        bag.usual.copy_(usual)
+    weights = torch.log1p(torch.tensor([[1.0, 0, 5], [0, 0, 1]])) - usual[genes]
+    expected = bag.norm((weights.unsqueeze(-1) * rows).sum(1))
+    torch.testing.assert_close(bag(genes, rows, counts, depth), expected)
+    assert bag(genes, rows, counts * 0, depth * 0).isfinite().all()

@@ -188,3 +188,41 @@ def test_a_malicious_checkpoint_is_not_run(
     with pytest.raises(InputError, match="checkpoint"):
         fit(recipe(trainer__max_steps=20), stores, run, resume=True, progress=False)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_mixed_precision_trains(stores: list[Store], tmp_path: Path) -> None:
+    result = fit(recipe(trainer__precision="bf16-mixed"), stores[:1], tmp_path / "bf16", progress=False)
+    assert result.finished
+    assert np.isfinite(list(result.metrics.values())).all()
+
+
+def test_resuming_a_finished_run_changes_nothing(whole: Path, stores: list[Store], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = read_json(run / "run.json")
+    again = fit(recipe(), stores, run, resume=True, progress=False)
+    assert again.finished
+    assert again.metrics["val/skill"] == pytest.approx(
+        pd.read_csv(whole / "metrics.csv")["val/skill"].dropna().iloc[-1], abs=1e-4
+    )
+    assert read_json(run / "run.json") == before
+
+
+@pytest.mark.parametrize("off", ["objectives__contrastive", "objectives__labels", "objectives__cls_counts"])
+def test_two_processes_train(stores: list[Store], tmp_path: Path, off: str) -> None:
+    overrides = SMALL | {off.replace("__", "."): 0.0, "trainer.devices": 2, "trainer.strategy": "ddp"}
+    overrides |= {"trainer.accelerator": "cpu", "data.validation.max_cells": 13, "trainer.max_steps": 4}
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from lexicell.data.store import Store
+        from lexicell.training.fit import fit
+        from lexicell.training.recipe import Recipe, override_recipe
+        if __name__ == "__main__":
+            stores = [Store.open(path) for path in {[str(store.path) for store in stores]!r}]
+            fit(override_recipe(Recipe(), {overrides!r}), stores, Path({str(tmp_path / "run")!r}), progress=False)
+    """)
+    (tmp_path / "train.py").write_text(script)
+    done = subprocess.run([sys.executable, str(tmp_path / "train.py")], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    exposure = np.load(tmp_path / "run" / "exposure.npy", allow_pickle=False)
+    assert exposure[:, 2].sum() == 4 * 8 * 16

@@ -6,14 +6,14 @@ from anndata import AnnData
 
 from lexicell.data.cells import CellCollection, merge_lexicons
 from lexicell.data.store import Store
-from lexicell.training.gene_rows import GeneRowConfig, initial_gene_rows
+from lexicell.training.gene_rows import GeneRowConfig, start_genes
 
 WIDTH = 48
 
 
 def rows_of(stores: list[Store], config: GeneRowConfig, seed: int = 0) -> np.ndarray:
     collection = CellCollection(stores, merge_lexicons(stores))
-    return initial_gene_rows(collection, np.arange(collection.n_cells), WIDTH, config, seed)
+    return start_genes(collection, np.arange(collection.n_cells), WIDTH, config, seed).rows
 
 
 def test_every_gene_has_a_finite_row_of_about_the_asked_length(stores: list[Store]) -> None:
@@ -51,6 +51,9 @@ def test_rows_are_named_by_the_seed(store: Store) -> None:
 def test_unmeasured_genes_are_noise_alone(store: Store) -> None:
     lexicon = store.lexicon.extend(store.lexicon.table.assign(gene_id=lambda t: t["gene_id"] + "x"))
     collection = CellCollection([store], lexicon)
-    rows = initial_gene_rows(collection, np.arange(store.n_cells), WIDTH, GeneRowConfig(noise=0.0), 0)
-    assert rows[: store.n_genes].any()
-    assert not rows[store.n_genes :].any()
+    start = start_genes(collection, np.arange(store.n_cells), WIDTH, GeneRowConfig(noise=0.0), 0)
+    assert start.rows[: store.n_genes].any()
+    assert not start.rows[store.n_genes :].any()
+    counts = store.to_anndata().X.toarray()
+    usual = np.log1p(counts * 1e4 / counts.sum(1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(start.usual, np.concatenate([usual, np.zeros(store.n_genes)]), rtol=1e-4, atol=1e-6)

@@ -161,18 +161,23 @@ class CellCollection:
 
 
 def split_validation(
-    donor: npt.NDArray[np.object_], *, donors: Sequence[str], fraction: float, rng: np.random.Generator
+    donor: npt.NDArray[np.object_],
+    species: npt.NDArray[np.object_],
+    *,
+    donors: Sequence[str],
+    fraction: float,
+    rng: np.random.Generator,
 ) -> tuple[Int64, Int64, str]:
     """Split cells into training and validation cells, by donor where that can be.
 
     Parameters
     ----------
-    donor
-        (n,) donor of each cell, None where unknown.
+    donor, species
+        (n,) donor and species of each cell, None where unknown.
     donors
-        Donors to hold out; empty to draw them.
+        Donors to hold out; empty to draw them within each species.
     fraction
-        Share of donors, or of cells where fewer than three donors are known, to hold out.
+        Share of a species' donors, or of its cells where fewer than three donors are known, to hold out.
     rng
         Draws the donors or cells.
 
@@ -180,22 +185,37 @@ def split_validation(
     -------
     training cells, validation cells, and what was held out in words.
     """
-    known = sorted({d for d in donor if d is not None})
     if donors:
+        known = sorted({d for d in donor if d is not None})
         missing = sorted(set(donors) - set(known))
         if missing:
             raise InputError(
                 f"validation.donors: {missing} are not among the donors of the stores ({known[:10]}); "
                 "correct the names or leave the option out"
             )
-        held_out = list(donors)
-    elif len(known) >= 3:
-        n_held_out = max(1, round(fraction * len(known)))
-        held_out = sorted(rng.choice(np.array(known, dtype=object), n_held_out, replace=False))
+        held_out, words = np.isin(donor.astype(str), list(donors)), [f"donors {', '.join(donors)}"]
+        if held_out.all():
+            raise InputError("validation.donors: every cell is of these donors; leave one out, to train on")
     else:
-        cells = np.sort(rng.permutation(len(donor))[: max(1, round(fraction * len(donor)))])
-        return np.setdiff1d(np.arange(len(donor)), cells), cells, f"{len(cells)} cells drawn at random"
-    is_held_out = np.isin(donor.astype(str), held_out)
-    if is_held_out.all():
-        raise InputError("validation.donors: all cells belong to the held-out donors; nothing is left to train on")
-    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out), f"donors {', '.join(held_out)}"
+        held_out, words = np.zeros(len(donor), bool), []
+        for name in sorted({str(s) for s in species}):
+            cells = np.flatnonzero(species.astype(str) == name)
+            own, said = _hold_out_some(donor[cells], fraction, rng)
+            held_out[cells[own]] = True
+            words.append(said)
+    if held_out.all() or not held_out.any():
+        raise InputError(f"{len(donor)} cells are too few to train on some and hold out others; prepare more cells")
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out), "; ".join(words)
+
+
+def _hold_out_some(
+    donor: npt.NDArray[np.object_], fraction: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.bool_], str]:
+    """Draw donors of one species, always leaving one; or cells, where hardly any donor is known."""
+    known = sorted({d for d in donor if d is not None})
+    if len(known) < 3:
+        drawn = rng.permutation(len(donor))[: max(1, round(fraction * len(donor)))]
+        return np.isin(np.arange(len(donor)), drawn), f"{len(drawn)} cells drawn at random"
+    n_held_out = min(max(1, round(fraction * len(known))), len(known) - 1)
+    names = sorted(rng.choice(np.array(known, dtype=object), n_held_out, replace=False))
+    return np.isin(donor.astype(str), names), f"donors {', '.join(names)}"

@@ -86,7 +86,8 @@ class CellStream(IterableDataset[CellBatch]):
         index, step = (worker.id, worker.num_workers) if worker else (0, 1)
         batch = self.first_batch + index
         while self.stop is None or batch * self.batch_size < self.stop:
-            yield self.make_batch(batch)
+            if self.stop is None or self._span(batch)[0] < self.stop:  # the last batch may not reach every rank
+                yield self.make_batch(batch)
             batch += step
 
     def __len__(self) -> int:
@@ -96,10 +97,7 @@ class CellStream(IterableDataset[CellBatch]):
 
     def make_batch(self, batch: int) -> CellBatch:
         """Return this rank's slice of a global batch."""
-        share = self.batch_size // self.shard.world_size
-        start = batch * self.batch_size + self.shard.rank * share
-        stop = start + share if self.stop is None else min(start + share, self.stop)
-        draw = self.order.take(start, stop)
+        draw = self.order.take(*self._span(batch))
         cells = self.cells[draw.cells]
         sample = self.sampler.sample(
             self.collection.rows(cells),
@@ -117,6 +115,12 @@ class CellStream(IterableDataset[CellBatch]):
             labels=torch.from_numpy(self.collection.labels[cells]),
             position=torch.from_numpy(draw.position),
         )
+
+    def _span(self, batch: int) -> tuple[int, int]:
+        """Positions of this rank's slice of a global batch."""
+        share = self.batch_size // self.shard.world_size
+        start = batch * self.batch_size + self.shard.rank * share
+        return start, start + share if self.stop is None else min(start + share, self.stop)
 
     def _drop_covariates(self, covariates: Int64, position: Int64) -> Int64:
         n_covariates = covariates.shape[1]

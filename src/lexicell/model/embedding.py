@@ -67,21 +67,25 @@ class DepthEmbedding(nn.Module):
 
 
 class GeneBag(nn.Module):
-    """Sums the shown genes' embeddings, weighted by log normalised counts, into one vector a cell.
+    """Sums the shown genes' embeddings, weighted by how far their counts are from usual, into one vector a cell.
 
     A linear path from counts to CLS, as in a factorised linear classifier: what a linear model can tell of a cell
-    need not be found by attention first.
+    need not be found by attention first. A weight is the gene's log(1 + counts per 10,000) less its mean over the
+    training cells, so that the bag holds what sets a cell apart.
     """
 
-    def __init__(self, width: int) -> None:
+    usual: Tensor
+
+    def __init__(self, n_genes: int, width: int) -> None:
         super().__init__()
+        self.register_buffer("usual", torch.zeros(n_genes))
         self.norm = nn.RMSNorm(width)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, genes: Tensor, counts: Tensor, depth: Tensor) -> Tensor:
-        """Sum up: embeddings (b, l, width), raw counts (b, l), total counts (b,) -> (b, width)."""
-        weights = torch.log1p(counts * (1e4 / depth.clamp(min=1)).unsqueeze(-1))
-        bag = (weights.to(genes.dtype).unsqueeze(1) @ genes).squeeze(1)
+    def forward(self, genes: Tensor, rows: Tensor, counts: Tensor, depth: Tensor) -> Tensor:
+        """Sum up: genes and raw counts (b, l), embeddings (b, l, width), total counts (b,) -> (b, width)."""
+        weights = torch.log1p(counts * (1e4 / depth.clamp(min=1)).unsqueeze(-1)) - self.usual[genes]
+        bag = (weights.to(rows.dtype).unsqueeze(1) @ rows).squeeze(1)
         return self.out(self.norm(bag))  # type: ignore[no-any-return]
 
 

@@ -77,7 +77,7 @@ class CellNetwork(nn.Module):
         self.counts = nn.Embedding(self.count_classes.n_classes, encoder.width)
         self.cls = nn.Parameter(torch.empty(encoder.width))
         self.depth = DepthEmbedding(encoder.width)
-        self.bag = GeneBag(encoder.width)
+        self.bag = GeneBag(n_genes, encoder.width)
         self.covariates = CovariateEmbedding(covariate_sizes, encoder.width)
         self.encoder = Encoder(encoder)
         self.decoder = CountDecoder(
@@ -104,7 +104,7 @@ class CellNetwork(nn.Module):
         """
         rows = self.genes(genes)
         tokens = rows + self.counts(self.count_classes(counts))
-        cls = self.cls + self.depth(depth) + self.covariates(covariates) + self.bag(rows, counts, depth)
+        cls = self.cls + self.depth(depth) + self.covariates(covariates) + self.bag(genes, rows, counts, depth)
         return Encoded(self.encoder(torch.cat([cls.unsqueeze(1), tokens], dim=1)))
 
     def count_logits(self, query_genes: Tensor, context: Tensor) -> Tensor:
@@ -112,7 +112,9 @@ class CellNetwork(nn.Module):
         return self.decoder(self.genes(query_genes), context)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator, gene_rows: Tensor | None = None) -> None:
+    def initialise(
+        self, generator: torch.Generator, gene_rows: Tensor | None = None, usual: Tensor | None = None
+    ) -> None:
         """Set all weights.
 
         Matrices are normal with standard deviation 1 / sqrt(inputs); those that write to the residual stream
@@ -124,6 +126,8 @@ class CellNetwork(nn.Module):
             Draws the weights.
         gene_rows
             (n_genes, width) gene embeddings to begin with, instead of drawn ones.
+        usual
+            (n_genes,) mean log(1 + counts per 10,000) of each gene; 0 unless given.
         """
         writers = ("attention.out.weight", "down.weight", "classifier.weight", "label_head.out.weight")
         for name, parameter in self.named_parameters():
@@ -135,6 +139,8 @@ class CellNetwork(nn.Module):
                 parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[-1]), generator=generator)
         if gene_rows is not None:
             self.genes.rows.copy_(gene_rows)
+        if usual is not None:
+            self.bag.usual.copy_(usual)
 
     def n_parameters(self) -> dict[str, int]:
         """Return the number of parameters of each part, and in all."""

@@ -117,7 +117,8 @@ class SaveModel(Callback):
             write_array(self._folder / EXPOSURE, exposure.cpu().numpy())
             if loss < self._best:
                 save_model(self._folder, pl_module.network, self._spec)
-        self._best = min(loss, self._best)
+        if loss < self._best:  # never for NaN
+            self._best = loss
 
 
 class Stop(Callback):

@@ -84,6 +84,7 @@ class CellDataModule(lightning.LightningDataModule):
         validation = config.validation
         self.training_cells, self.validation_cells, self.held_out = split_validation(
             self.collection.donor,
+            self.collection.column("species"),
             donors=validation.donors,
             fraction=validation.fraction,
             rng=generator(seed, "validation"),

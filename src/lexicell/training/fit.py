@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import time
 import warnings
@@ -20,6 +21,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing, raise_all
@@ -28,20 +30,23 @@ from lexicell.randomness import generator, integer_seed
 from lexicell.training.allocator import keep_freed_memory
 from lexicell.training.callbacks import ProgressLine, SaveModel, Stop
 from lexicell.training.datamodule import CellDataModule
-from lexicell.training.gene_rows import initial_gene_rows
+from lexicell.training.gene_rows import start_genes
 from lexicell.training.module import Pretraining
-from lexicell.training.objectives import build_objectives
+from lexicell.training.objectives import build_objectives, freeze_unused
 from lexicell.training.recipe import Recipe, TrainerConfig, dump_recipe, parse_recipe
 from lexicell.training.run_folder import (
     CHECKPOINTS,
     RECIPE,
     RUN,
     MetricsTable,
+    last_look,
     read_json,
     write_json,
     write_whole,
 )
 from lexicell.training.skill import fit_baseline
+
+_COUNTED_ON = ("steps", "seconds", "cells_per_second", "counts_clamped")
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,13 @@ def fit(
     )
     module = _build_module(recipe, data, spec, fresh=checkpoint is None)
     facts = _facts(stores, data, module)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / RECIPE, dump_recipe(recipe))
-    write_json(out / RUN, facts)
+    if checkpoint is not None:  # what was done so far counts on
+        before = read_json(out / RUN)
+        facts |= {name: before[name] for name in _COUNTED_ON if name in before}
+    if not _is_child():
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / RECIPE, dump_recipe(recipe))
+        write_json(out / RUN, facts)
 
     line, stop = ProgressLine(recipe.trainer.max_steps, visible=progress), Stop(recipe.trainer.max_steps)
     callbacks = [
@@ -129,6 +138,7 @@ def fit(
         }
         write_json(out / RUN, facts)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    metrics = metrics or last_look(out)  # nothing was left to do: the run had ended
     return FitResult(out, trainer.global_step, stop.received is None, facts, metrics)
 
 
@@ -140,9 +150,12 @@ def _check_folder(
         raise InputError("no store given; make one with `lexicell prepare` and pass it with --store")
     last = out / CHECKPOINTS / "last.ckpt"
     if not resume:
+        if _is_child():  # the first process has checked, and begun to write
+            return None, None
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(
-                f"{out}: already there, and not empty; choose another --out, or --resume to go on with that run"
+                f"{out}: already there, and not empty; choose another --out"
+                + (", or --resume to go on with that run" if last.is_file() else ", or remove what is there")
             )
         return None, None
     if not last.is_file():
@@ -179,10 +192,11 @@ def _build_module(recipe: Recipe, data: CellDataModule, spec: ModelSpec, *, fres
     """Return what is trained; weights are only set for a fresh run, as a resumed one brings its own."""
     network = spec.build()
     if fresh:
-        rows = initial_gene_rows(
+        start = start_genes(
             data.collection, data.training_cells, recipe.model.encoder.width, recipe.gene_rows, recipe.seed
         )
-        network.initialise(torch.Generator().manual_seed(integer_seed(recipe.seed, "weights")), torch.from_numpy(rows))
+        weights = torch.Generator().manual_seed(integer_seed(recipe.seed, "weights"))
+        network.initialise(weights, torch.from_numpy(start.rows), torch.from_numpy(start.usual))
     if network.label_head is not None:
         labels = data.collection.labels[data.training_cells]
         network.label_head.set_frequencies(
@@ -198,8 +212,19 @@ def _build_module(recipe: Recipe, data: CellDataModule, spec: ModelSpec, *, fres
         network.count_classes.edges.numpy(),
         generator(recipe.seed, "baseline"),
     )
+    freeze_unused(network, recipe.objectives, data.shape.views)
     objectives = build_objectives(recipe.objectives, network, data.shape.views)
     return Pretraining(network, objectives, baseline, recipe.optim, recipe.trainer.max_steps)
+
+
+def _is_child() -> bool:
+    """Return whether this is one of the further processes that Lightning or torchrun started for this run."""
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0
+
+
+def _strategy(config: TrainerConfig) -> Any:
+    """Return Lightning's strategy; buffers are counters and tables of each process, not to be broadcast."""
+    return DDPStrategy(broadcast_buffers=False) if config.strategy == "ddp" else config.strategy
 
 
 def _on_gpu(config: TrainerConfig) -> bool:
@@ -215,7 +240,7 @@ def _build_trainer(config: TrainerConfig, out: Path, callbacks: list[Callback], 
     return lightning.Trainer(
         accelerator=config.accelerator,
         devices=devices,
-        strategy=config.strategy,
+        strategy=_strategy(config),
         precision=precision,
         max_steps=config.max_steps,
         val_check_interval=config.val_every,
@@ -260,7 +285,7 @@ def _facts(stores: Sequence[Store], data: CellDataModule, module: Pretraining) -
         "stores": [
             {
                 "name": store.name,
-                "path": str(store.path),
+                "path": str(store.path.resolve()),
                 "cells": store.n_cells,
                 "genes": store.n_genes,
                 "species": sorted({source.species for source in store.sources}),

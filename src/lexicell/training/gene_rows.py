@@ -42,10 +42,16 @@ class GeneRowConfig:
     """Length of the random part."""
 
 
-def initial_gene_rows(
-    collection: CellCollection, cells: Int64, width: int, config: GeneRowConfig, seed: int
-) -> Float32:
-    """Return first gene embeddings.
+@dataclass(frozen=True, eq=False)
+class GeneStart:
+    """What genes begin with."""
+
+    rows: Float32  # (n_genes, width) embeddings; genes that no training cell measured are noise alone
+    usual: Float32  # (n_genes,) mean log(1 + counts per 10,000); 0 where no training cell measured the gene
+
+
+def start_genes(collection: CellCollection, cells: Int64, width: int, config: GeneRowConfig, seed: int) -> GeneStart:
+    """Return first gene embeddings, and what counts are usual.
 
     Parameters
     ----------
@@ -57,16 +63,12 @@ def initial_gene_rows(
         Size of the parts.
     seed
         Names the directions, the noise, and which cells are looked at.
-
-    Returns
-    -------
-    (n_genes, width) float32. Genes that no training cell measured are noise alone.
     """
     lexicon = collection.lexicon
     n_components = min(width // 3, 64)
     rng = generator(seed, "gene rows")
     noise = rng.standard_normal((len(lexicon), width)) / np.sqrt(width)
-    rows = config.noise * noise
+    rows, usual = config.noise * noise, np.zeros(len(lexicon), np.float32)
     shared = _directions(rng, width, N_FEATURES)
     for species in lexicon.species:
         genes = lexicon.rows_of(species)
@@ -75,12 +77,12 @@ def initial_gene_rows(
             continue
         measured = np.unique(np.concatenate([collection.panels[p] for p in np.unique(collection.panel[own])]))
         expression = _log_cpm(collection, own, measured)
+        usual[measured] = np.asarray(expression.mean(axis=0)).ravel()
         rows[measured] += config.profile * _profile(expression) / np.sqrt(N_FEATURES) @ shared.T
         correlation = _coexpression(expression, n_components, integer=int(rng.integers(2**31)))
         free = _directions(rng, width, correlation.shape[1], beside=shared)
         rows[measured] += config.coexpression * correlation @ free.T
-    first: Float32 = rows.astype(np.float32)
-    return first
+    return GeneStart(rows.astype(np.float32), usual)
 
 
 def _directions(rng: np.random.Generator, width: int, n: int, beside: Float32 | None = None) -> Float32:

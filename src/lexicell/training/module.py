@@ -86,7 +86,7 @@ class Pretraining(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Begin to sum."""
         self._meter = SkillMeter(self.device)
-        self._sums = torch.zeros(len(self.objectives) + 1, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(len(self.objectives) + 1, dtype=self._meter.sums.dtype, device=self.device)
 
     def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
         """Sum losses and skill over held-out cells."""
@@ -97,8 +97,8 @@ class Pretraining(lightning.LightningModule):
             self.baseline.gene_mean[batch.query_genes].expand(ce.shape),
         )
         self._meter.update(ce, baseline_ce, counts, mean)
-        losses = torch.stack([objective.loss(forward).double() for _, objective in self.objectives])
-        self._sums[:-1] += losses * batch.n_cells
+        losses = torch.stack([objective.loss(forward) for _, objective in self.objectives])
+        self._sums[:-1] += losses.to(self._sums.dtype) * batch.n_cells
         self._sums[-1] += batch.n_cells
 
     def on_validation_epoch_end(self) -> None:
@@ -115,6 +115,16 @@ class Pretraining(lightning.LightningModule):
     def _log_at(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Log under the number of steps done: Lightning's own count slips when a run is resumed."""
         self.log_dict({"step": float(step), **values})
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm. Lightning's own way refuses fused optimisers in mixed precision, even in bf16."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """Return AdamW with warm-up and cosine decay, stepped every batch."""

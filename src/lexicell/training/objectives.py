@@ -154,6 +154,16 @@ def build_objectives(config: ObjectiveConfig, network: CellNetwork, n_views: int
     return [(weight, objective) for weight, objective, possible in wanted if weight > 0 and possible]
 
 
+def freeze_unused(network: CellNetwork, config: ObjectiveConfig, n_views: int) -> None:
+    """Freeze the heads that no objective trains: several processes would otherwise wait for their gradients."""
+    if config.contrastive == 0 or n_views != 2:
+        network.projection.requires_grad_(False)
+    if config.counts == 0 and config.cls_counts == 0:
+        network.decoder.requires_grad_(False)
+    if config.labels == 0 and network.label_head is not None:
+        network.label_head.requires_grad_(False)
+
+
 def total_loss(terms: dict[str, Tensor], objectives: list[tuple[float, Objective]]) -> Tensor:
     """Return the weighted sum of loss terms."""
     return torch.stack([weight * terms[objective.name] for weight, objective in objectives]).sum()

@@ -56,6 +56,15 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     part.replace(path)
 
 
+def last_look(folder: Path) -> dict[str, float]:
+    """Return the held-out figures that metrics.csv holds last, ``val/...`` by name; none where there are none."""
+    if not (folder / METRICS).is_file():
+        return {}
+    with (folder / METRICS).open(newline="", encoding="utf-8") as file:
+        looks = [row for row in csv.DictReader(file) if row.get("val/loss")]
+    return {k: float(v) for k, v in looks[-1].items() if k.startswith("val/") and v} if looks else {}
+
+
 class MetricsTable(Logger):
     """Writes metrics.csv: one row a logged step, one column a metric.
 

@@ -185,12 +185,13 @@ class SkillMeter:
     names = ("overall", *COUNT_STRATA, *MEAN_STRATA)
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.sums = torch.zeros(len(self.names), 3, dtype=torch.float64, device=device)
+        # Apple's GPUs have no float64.
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.sums = torch.zeros(len(self.names), 3, dtype=dtype, device=device)
 
     def update(self, ce: Tensor, baseline_ce: Tensor, counts: Tensor, gene_mean: Tensor) -> None:
         """Add queries; all four of one shape: two cross-entropies in nats, true raw counts, mean counts."""
-        values = torch.stack([ce.double(), baseline_ce.double(), torch.ones_like(ce, dtype=torch.float64)], dim=-1)
-        values = values.flatten(0, -2)
+        values = torch.stack([ce, baseline_ce, torch.ones_like(ce)], dim=-1).to(self.sums.dtype).flatten(0, -2)
         self.sums[0] += values.sum(dim=0)
         offset = 1
         for value, strata in ((counts, COUNT_STRATA), (gene_mean, MEAN_STRATA)):
