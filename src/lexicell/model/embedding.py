@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lexicell.model.norm import RMSNorm
+
 
 class GeneEmbedding(nn.Module):
     """A gene table that can grow, and whose old rows can stand still.
@@ -79,7 +81,7 @@ class GeneBag(nn.Module):
     def __init__(self, n_genes: int, width: int) -> None:
         super().__init__()
         self.register_buffer("usual", torch.zeros(n_genes))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, genes: Tensor, rows: Tensor, counts: Tensor, depth: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lexicell.errors import InputError
+from lexicell.model.norm import RMSNorm
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.query_norm = nn.RMSNorm(width // heads, elementwise_affine=False)
-        self.key_norm = nn.RMSNorm(width // heads, elementwise_affine=False)
+        self.query_norm = RMSNorm(width // heads, elementwise_affine=False)
+        self.key_norm = RMSNorm(width // heads, elementwise_affine=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend: (b, l, width) on (b, m, width) -> (b, l, width)."""
@@ -89,9 +90,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = RMSNorm(width)
         self.attention = Attention(width, heads)
-        self.mlp_norm = nn.RMSNorm(width)
+        self.mlp_norm = RMSNorm(width)
         self.mlp = FeedForward(width, mlp_ratio)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = RMSNorm(config.width)
         self.activation_checkpointing = config.activation_checkpointing
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lexicell.labels import LabelTree
 from lexicell.model.encoder import Block
+from lexicell.model.norm import RMSNorm
 
 
 class CountDecoder(nn.Module):
@@ -22,7 +23,7 @@ class CountDecoder(nn.Module):
         super().__init__()
         self.query = nn.Linear(width, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(layers))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.classifier = nn.Linear(width, n_classes)
 
     def forward(self, genes: Tensor, context: Tensor) -> Tensor:
