@@ -17,9 +17,9 @@ import torch
 
 from lexicell.data.loader import CellStream
 from lexicell.data.store import Store
+from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.checkpoint import ModelSpec
 from lexicell.reporting.text import Table, print_tables
-from lexicell.training.allocator import keep_freed_memory
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.objectives import Forward, build_objectives, total_loss
 from lexicell.training.optim import build_optimizer

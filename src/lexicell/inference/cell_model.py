@@ -21,6 +21,7 @@ from lexicell.data.query import Query
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
 from lexicell.labels import LabelTree
+from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.checkpoint import ModelSpec, load_model, save_model
 from lexicell.model.network import CellNetwork, Encoded
 
@@ -142,6 +143,8 @@ class CellModel:
         progress
             Show a progress bar.
         """
+        if self.device.type == "cpu":
+            keep_freed_memory()
         per_pass = batch_size or max(1, TOKENS_AT_ONCE // self.spec.tokens)
         cover = self._cover(query, samples)
         n_cells = query.counts.shape[0]

@@ -25,9 +25,9 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing, raise_all
+from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.checkpoint import ModelSpec
 from lexicell.randomness import generator, integer_seed
-from lexicell.training.allocator import keep_freed_memory
 from lexicell.training.callbacks import ProgressLine, SaveModel, Stop
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.gene_rows import start_genes

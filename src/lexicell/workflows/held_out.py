@@ -5,6 +5,7 @@ The baselines are computed in the same run, from the same cells: logistic regres
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -181,13 +182,15 @@ def picture(reference: Float32, query: Float32, known: pd.Series, truth: pd.Seri
 
 def _plane(embedding: Float32) -> tuple[str, Float32]:
     if len(embedding) >= _FEWEST_FOR_UMAP:
-        try:
-            from umap import UMAP
-        except ImportError:
-            pass
-        else:
-            # One thread: UMAP with a seed has no use for more, and says so in a warning.
-            return "UMAP", UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(embedding)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what else could be installed beside umap-learn
+            try:
+                from umap import UMAP
+            except ImportError:
+                pass
+            else:
+                # One thread: UMAP with a seed has no use for more, and says so in a warning.
+                return "UMAP", UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(embedding)
     return "PCA", PCA(2, random_state=0).fit_transform(embedding)
 
 

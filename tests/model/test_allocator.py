@@ -4,11 +4,11 @@ import platform
 import subprocess
 import sys
 
-from lexicell.training.allocator import keep_freed_memory
+from lexicell.model.allocator import keep_freed_memory
 
 FAULTS = """
 import resource, sys, torch
-from lexicell.training.allocator import keep_freed_memory
+from lexicell.model.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 x = torch.randn(16_000_000)
