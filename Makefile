@@ -9,7 +9,8 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST_ARGS ?=
+# One thread a test process: the processes share the cores among them.
+PYTEST_ARGS ?= -n auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format clean
@@ -36,10 +37,10 @@ demo: $(STAMP)
 	$(BIN)/python -m lexicell demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "slow and not gpu and not network" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu and not network" $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -81,7 +81,7 @@ BAD = {
     "no path": ("datasets: [{species: mouse}]", "path: is missing"),
     "no species": ("datasets: [{path: a}]", "species: is missing"),
     "species of no letter": ("datasets: [{path: a, species: '--'}]", "species: expected a name"),
-    "species as truth": ("datasets: [{path: a, species: no}]", "species: expected"),
+    "species as truth": ("datasets: [{path: a, species: true}]", "species: expected"),
     "path as number": ("datasets: [{path: 3, species: mouse}]", "path: expected text, found 3"),
     "donor as number": ("datasets: [{path: a, species: mouse, donor: 3}]", "donor: expected an obs column"),
     "donor of two": ("datasets: [{path: a, species: mouse, donor: {obs: a, value: b}}]", "donor: expected"),

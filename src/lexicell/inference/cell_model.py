@@ -130,7 +130,7 @@ class CellModel:
         """Embed cells, and classify them where there is a label head.
 
         A cell is shown in samples of as many genes as in training, which together show every expressed gene;
-        embeddings and log-probabilities are averaged over them. A cell's result depends on that cell alone.
+        the embedding is the mean over them, and labels are read from it. A cell's result depends on that cell alone.
 
         Parameters
         ----------
@@ -176,17 +176,16 @@ class CellModel:
         dealt = cover.deal(rows)
         n_samples = np.bincount(dealt.cell, minlength=len(depth))[:, None].astype(np.float32)
         embedding = np.zeros((len(depth), self.width), np.float32)
-        sizes = self.label_tree.sizes if self.network.label_head is not None and self.label_tree else ()
-        logs = [np.zeros((len(depth), size), np.float32) for size in sizes]
         for part in _parts(len(dealt.cell), per_pass):
             cell = dealt.cell[part]
             encoded = self._encode(dealt.genes[part], dealt.counts[part], depth[cell])
             np.add.at(embedding, cell, encoded.cls.float().cpu().numpy())
-            if self.network.label_head is not None:
-                paths = self.network.label_head.path_log_probabilities(encoded.cls)
-                for total, path in zip(logs, paths, strict=True):
-                    np.add.at(total, cell, path.cpu().numpy())
-        return CellOutput(embedding / n_samples, self._consistent(logs, n_samples))
+        embedding /= n_samples
+        head = self.network.label_head
+        if head is None:
+            return CellOutput(embedding, [])
+        paths = head.path_log_probabilities(torch.from_numpy(embedding).to(self.device))
+        return CellOutput(embedding, [path.exp().cpu().numpy() for path in paths])
 
     def _encode(
         self, genes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], depth: npt.NDArray[np.float32]
@@ -194,23 +193,6 @@ class CellModel:
         unknown = torch.zeros(len(genes), len(self.spec.covariates), dtype=torch.long)
         arrays = (torch.from_numpy(genes), torch.from_numpy(counts), torch.from_numpy(depth), unknown)
         return self.network.encode(*(array.to(self.device) for array in arrays))
-
-    def _consistent(
-        self, logs: list[npt.NDArray[np.float32]], n_samples: npt.NDArray[np.float32]
-    ) -> list[npt.NDArray[np.float32]]:
-        """Average log-probabilities over samples; renormalise among siblings, so that children add up to parents."""
-        if not logs or self.label_tree is None:
-            return []
-        out: list[npt.NDArray[np.float32]] = []
-        for level, log in enumerate(logs):
-            score = np.exp(log / n_samples)
-            parent = self.label_tree.parents[level] if level else np.zeros(score.shape[1], np.int64)
-            n_parents = out[-1].shape[1] if level else 1
-            family = np.zeros((len(score), n_parents), np.float32)
-            np.add.at(family.T, parent, score.T)
-            above = out[-1][:, parent] if level else 1.0
-            out.append((above * score / np.maximum(family[:, parent], 1e-30)).astype(np.float32))
-        return out
 
     def gene_table(self) -> pd.DataFrame:
         """Return the static gene embeddings: species, gene_id, symbol, and columns ``e0`` ... of the row."""

@@ -126,17 +126,21 @@ class ContrastiveObjective:
 
 @dataclass(frozen=True)
 class LabelObjective:
-    """Labels of the cell from CLS."""
+    """Labels of the cell from the mean of its views' CLS, as labels are read from the mean of its samples at inference.
+
+    One view shows a part of a cell's genes, perhaps not its markers: a head trained on views apart learns to guess.
+    """
 
     balance: float
     name: ClassVar[str] = "labels"
 
     def loss(self, forward: Forward) -> Tensor:
-        """Return the mean cross-entropy over known labels and views."""
+        """Return the mean cross-entropy over known labels."""
         if forward.network.label_head is None:
             raise AssertionError("the label objective needs a label head")
-        scores = forward.network.label_head(forward.encoded.cls, self.balance)
-        total, n_labels = label_cross_entropy(scores, forward._per_view(forward.batch.labels))
+        cls = forward.encoded.cls.unflatten(0, (forward.batch.n_views, -1)).mean(dim=0)
+        scores = forward.network.label_head(cls, self.balance)
+        total, n_labels = label_cross_entropy(scores, forward.batch.labels)
         return total / n_labels.clamp(min=1)
 
 
