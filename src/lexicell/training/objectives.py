@@ -138,7 +138,7 @@ class LabelObjective:
         """Return the mean cross-entropy over known labels."""
         if forward.network.label_head is None:
             raise AssertionError("the label objective needs a label head")
-        cls = forward.encoded.cls.unflatten(0, (forward.batch.n_views, -1)).mean(dim=0)
+        cls = forward.encoded.cls.view(forward.batch.n_views, forward.batch.n_cells, -1).mean(dim=0)
         scores = forward.network.label_head(cls, self.balance)
         total, n_labels = label_cross_entropy(scores, forward.batch.labels)
         return total / n_labels.clamp(min=1)
