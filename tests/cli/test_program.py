@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexicell.cli import verbs
 from lexicell.cli.options import build_parser, parameter_docs
 from lexicell.cli.program import VERBS, main, plain
 from lexicell.errors import InputError
@@ -69,7 +68,7 @@ def test_the_version_is_told(capsys):
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_every_verb_has_a_function_whose_docstring_explains_every_parameter(verb, capsys):
-    function = getattr(verbs, verb.function)
+    function = verb.load()
     docs = parameter_docs(inspect.getdoc(function))
     assert set(docs) == set(inspect.signature(function).parameters)
     assert all(docs.values())

@@ -6,13 +6,12 @@ import inspect
 
 import pytest
 
-from lexicell.cli import verbs
 from lexicell.cli.program import VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_the_call_of_a_verb_fits_its_workflow(verb):
-    function = ast.parse(inspect.getsource(getattr(verbs, verb.function))).body[0]
+    function = ast.parse(inspect.getsource(verb.load())).body[0]
     imported = next(node for node in ast.walk(function) if isinstance(node, ast.ImportFrom))
     call = next(node.value for node in ast.walk(function) if isinstance(node, ast.Return))
     workflow = getattr(importlib.import_module(imported.module), imported.names[0].name)

@@ -48,7 +48,7 @@ def split_overrides(arguments: Sequence[str], flags: Collection[str]) -> tuple[l
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):
-                raise InputError(f"{name}: expected a value after it, as in {name}=3; see `lexicell pretrain --help`")
+                raise InputError(f"{name}: expected a value after it, as in {name}=3; see the verb's --help")
             value = rest.pop(0)
         overrides[name[2:].replace("-", "_")] = read_value(value)
     return own, overrides
@@ -67,21 +67,18 @@ def read_value(text: str) -> object:
         return text
 
 
-def recipe_help() -> str:
-    """Return the help of every field of a recipe, from the dataclasses' own docstrings."""
+def fields_help(recipe: type) -> str:
+    """Return the help of every field of a recipe's class, from the dataclasses' own docstrings."""
     import jsonargparse
-
-    from lexicell.training.recipe import Recipe, shipped_recipes
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(add_help=False, usage=jsonargparse.SUPPRESS)
-    parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(recipe)
     # jsonargparse would also take a whole section from a file; recipes are the place for that.
     fields = re.sub(
         r"^  --[\w.]+ CONFIG\s+Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE
     )
     return (
-        f"Recipes that come with lexicell: {', '.join(shipped_recipes())}.\n\n"
         "Every field of the recipe can be overridden, as in --optim.lr 3e-4; an override wins over the recipe wherever "
         f"it stands:\n\n{fields.strip()}"
     )

@@ -12,14 +12,16 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lexicell.errors import InputError
 
 if TYPE_CHECKING:
+    from lexicell.cli.verbs.result import Result
     from lexicell.reporting.text import Table
 
 DONE, BUG, INPUT_FAULT, INTERRUPTED = 0, 1, 2, 130
@@ -36,40 +38,60 @@ class Verb:
     ----------
     words
         What the user types.
+    topic
+        Module of `lexicell.cli.verbs` that holds its function.
     arguments
         Its most important arguments, for the overview.
     summary
         One line, for the overview.
+    recipe
+        ``module:Class`` of the config whose fields can be overridden by dotted options; its function then has a
+        parameter ``overrides``.
     """
 
     words: tuple[str, ...]
+    topic: str
     arguments: str
     summary: str
+    recipe: str = ""
 
     @property
     def name(self) -> str:
         """What the user types, as one text."""
         return " ".join(self.words)
 
-    @property
-    def function(self) -> str:
-        """Name of its function in `lexicell.cli.verbs`."""
-        return "_".join(self.words)
+    def load(self) -> Callable[..., Result]:
+        """Return its function."""
+        module = import_module(f"lexicell.cli.verbs.{self.topic}")
+        function: Callable[..., Result] = getattr(module, "_".join(self.words))
+        return function
+
+    def load_recipe(self) -> type:
+        """Return the class whose fields can be overridden."""
+        module, _, name = self.recipe.partition(":")
+        recipe: type = getattr(import_module(module), name)
+        return recipe
 
 
 VERBS = (
-    Verb(("demo",), "[--out DIR]", "the whole way on real data, in minutes"),
-    Verb(("data", "list"), "", "public data sets that can be fetched"),
-    Verb(("data", "get"), "NAME", "fetch one, checked by SHA-256"),
-    Verb(("prepare",), "CORPUS.yaml --out STORE", "check count matrices and write a store"),
-    Verb(("store", "info"), "STORE", "what a store holds"),
-    Verb(("store", "verify"), "STORE", "read every byte, list every problem"),
-    Verb(("store", "export"), "STORE --out FILE", "cells of a store as h5ad"),
-    Verb(("pretrain",), "RECIPE --store STORE --out RUN", "train a model (recipes: tiny, small, base)"),
-    Verb(("embed",), "RUN QUERY.h5ad --out OUT.h5ad", 'cell embeddings, obsm["X_lexicell"]'),
-    Verb(("annotate",), "RUN QUERY.h5ad --reference REF --out OUT.h5ad", "carry labels over from a reference"),
-    Verb(("genes", "table"), "RUN", "gene embeddings with species, id, symbol"),
-    Verb(("report",), "RUN", "one HTML page of a run"),
+    Verb(("demo",), "training", "[--out DIR]", "the whole way on real data, in minutes"),
+    Verb(("data", "list"), "data", "", "public data sets that can be fetched"),
+    Verb(("data", "get"), "data", "NAME", "fetch one, checked by SHA-256"),
+    Verb(("prepare",), "data", "CORPUS.yaml --out STORE", "check count matrices and write a store"),
+    Verb(("store", "info"), "data", "STORE", "what a store holds"),
+    Verb(("store", "verify"), "data", "STORE", "read every byte, list every problem"),
+    Verb(("store", "export"), "data", "STORE --out FILE", "cells of a store as h5ad"),
+    Verb(
+        ("pretrain",),
+        "training",
+        "RECIPE --store STORE --out RUN",
+        "train a model (recipes: tiny, small, base)",
+        "lexicell.training.recipe:Recipe",
+    ),
+    Verb(("embed",), "cells", "RUN QUERY.h5ad --out OUT.h5ad", 'cell embeddings, obsm["X_lexicell"]'),
+    Verb(("annotate",), "cells", "RUN QUERY.h5ad --reference REF --out OUT.h5ad", "carry labels over from a reference"),
+    Verb(("genes", "table"), "genes", "RUN", "gene embeddings with species, id, symbol"),
+    Verb(("report",), "training", "RUN", "one HTML page of a run"),
 )
 
 
@@ -177,16 +199,16 @@ def overview(group: str | None = None) -> str:
 
 def run_verb(verb: Verb, arguments: list[str]) -> int:
     """Read a verb's options, run it, print its tables and write its JSON; return the exit code."""
-    from lexicell.cli import options, overrides, verbs
+    from lexicell.cli import options, overrides
 
-    function = getattr(verbs, verb.function)
+    function = verb.load()
     more: dict[str, Any] = {}
-    if verb.name == "pretrain":
-        parser = options.build_parser(function, "lexicell pretrain", omit=("overrides",))
+    if verb.recipe:
+        parser = options.build_parser(function, f"lexicell {verb.name}", omit=("overrides",))
         if {"-h", "--help"} & set(arguments):
             parser.print_help()
             sys.stdout.flush()  # the recipe's fields take a while: their classes need torch
-            sys.stdout.write(f"\n{overrides.recipe_help()}\n")
+            sys.stdout.write(f"\n{overrides.fields_help(verb.load_recipe())}\n")
             return DONE
         arguments, more["overrides"] = overrides.split_overrides(arguments, parser.flags)
     else:
