@@ -72,11 +72,11 @@ def start_genes(collection: CellCollection, cells: Int64, width: int, config: Ge
     shared = _directions(rng, width, N_FEATURES)
     for species in lexicon.species:
         genes = lexicon.rows_of(species)
-        own = _cells_of(collection, cells, genes, rng)
+        own = cells_of_genes(collection, cells, genes, rng)
         if len(own) < 2:
             continue
         measured = np.unique(np.concatenate([collection.panels[p] for p in np.unique(collection.panel[own])]))
-        expression = _log_cpm(collection, own, measured)
+        expression = log_cpm(collection, own, measured)
         usual[measured] = np.asarray(expression.mean(axis=0)).ravel()
         rows[measured] += config.profile * _profile(expression) / np.sqrt(N_FEATURES) @ shared.T
         correlation = _coexpression(expression, n_components, integer=int(rng.integers(2**31)))
@@ -94,14 +94,14 @@ def _directions(rng: np.random.Generator, width: int, n: int, beside: Float32 | 
     return basis
 
 
-def _cells_of(collection: CellCollection, cells: Int64, genes: Int64, rng: np.random.Generator) -> Int64:
+def cells_of_genes(collection: CellCollection, cells: Int64, genes: Int64, rng: np.random.Generator) -> Int64:
     """Return training cells whose panel is of a species, at most `MAX_CELLS`."""
     of_species = [p for p, panel in enumerate(collection.panels) if len(panel) and np.isin(panel[0], genes)]
     own = cells[np.isin(collection.panel[cells], of_species)]
     return np.sort(rng.permutation(own)[:MAX_CELLS])
 
 
-def _log_cpm(collection: CellCollection, cells: Int64, genes: Int64) -> csc_matrix:
+def log_cpm(collection: CellCollection, cells: Int64, genes: Int64) -> csc_matrix:
     """Return log(1 + counts per 10,000) of some genes, (n_cells, n_genes)."""
     rows = collection.rows(cells)
     order = np.argsort(rows.begin, kind="stable")
