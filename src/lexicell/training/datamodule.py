@@ -23,6 +23,7 @@ from lexicell.data.loader import CellStream, Shard
 from lexicell.data.order import CellOrder, OrderConfig
 from lexicell.data.store import Store
 from lexicell.errors import InputError
+from lexicell.model.checkpoint import ModelSpec
 from lexicell.randomness import generator
 
 
@@ -71,14 +72,30 @@ class CellDataModule(lightning.LightningDataModule):
     """Stores, split and sampled as a recipe says.
 
     Its state is one number, the batch to go on from.
+
+    Parameters
+    ----------
+    stores
+        Opened stores.
+    config, sampling, seed
+        Of the recipe.
+    spec
+        A model whose lexicon, label tree and covariate levels are to be used, instead of the stores' own.
     """
 
-    def __init__(self, stores: Sequence[Store], config: DataConfig, sampling: SamplingConfig, seed: int) -> None:
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        config: DataConfig,
+        sampling: SamplingConfig,
+        seed: int,
+        spec: ModelSpec | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        self.lexicon = merge_lexicons(stores)
-        self.label_tree = merge_label_trees(stores)
-        self.covariates = covariate_levels(stores)
+        self.lexicon = spec.lexicon if spec else merge_lexicons(stores)
+        self.label_tree = spec.label_tree if spec else merge_label_trees(stores)
+        self.covariates = dict(spec.covariates) if spec else covariate_levels(stores)
         self.collection = CellCollection(stores, self.lexicon, label_tree=self.label_tree, covariates=self.covariates)
         self.shape = fit_shape(sampling, min(len(panel) for panel in self.collection.panels))
         validation = config.validation
