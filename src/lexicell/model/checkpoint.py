@@ -6,6 +6,7 @@ Nothing here unpickles. Loading refuses weights, config and lexicon that do not 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,11 +20,13 @@ from lexicell.errors import InputError, listing
 from lexicell.genes.lexicon import Lexicon
 from lexicell.labels import LabelTree
 from lexicell.model.counts import CountConfig
+from lexicell.model.embedding import GrowingTable
 from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import CellNetwork, ModelConfig
 
 FORMAT = 1
 WEIGHTS, CONFIG, LEXICON = "model.safetensors", "config.json", "lexicon.parquet"
+_OLD_COVARIATES = re.compile(r"(covariates\.tables\.\d+)\.weight")  # tables that could not grow
 
 
 @dataclass(frozen=True)
@@ -143,14 +146,18 @@ def load_model(folder: Path) -> tuple[CellNetwork, ModelSpec]:
 
 
 def load_weights(network: CellNetwork, weights: Mapping[str, torch.Tensor], source: str) -> None:
-    """Put weights into a network of the same make; a frozen part of the gene table is restored as such."""
-    n_frozen = len(weights.get("genes.frozen", ()))
-    if n_frozen <= len(network.genes):
-        network.genes.freeze(n_frozen)
+    """Put weights into a network of the same make; frozen parts of its tables are restored as such."""
+    weights = {_OLD_COVARIATES.sub(r"\1.rows", name): value for name, value in weights.items()}
+    for name, table in network.named_modules():
+        if isinstance(table, GrowingTable):
+            width = table.rows.shape[1]
+            frozen = weights.setdefault(f"{name}.frozen", torch.empty(0, width))  # not in weights of the first version
+            if len(frozen) <= len(table):
+                table.freeze(len(frozen))
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if expected != found:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         details = listing(f"{name} {found.get(name)} (expected {expected.get(name)})" for name in wrong)
         raise InputError(f"{source}: weights do not fit the model's config: {details}")
-    network.load_state_dict(dict(weights))
+    network.load_state_dict(weights)

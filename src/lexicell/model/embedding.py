@@ -11,36 +11,36 @@ from torch import Tensor, nn
 from lexicell.model.norm import RMSNorm
 
 
-class GeneEmbedding(nn.Module):
-    """A gene table that can grow, and whose old rows can stand still.
+class GrowingTable(nn.Module):
+    """A table of embeddings that can grow, and whose old rows can stand still.
 
     Rows that must not move are a parameter of their own without gradient: a row that is merely given a zero
     gradient would still be moved by weight decay and momentum.
     """
 
-    def __init__(self, n_genes: int, width: int) -> None:
+    def __init__(self, n_rows: int, width: int) -> None:
         super().__init__()
         self.frozen = nn.Parameter(torch.empty(0, width), requires_grad=False)
-        self.rows = nn.Parameter(torch.empty(n_genes, width))
+        self.rows = nn.Parameter(torch.empty(n_rows, width))
 
     def __len__(self) -> int:
         return len(self.frozen) + len(self.rows)
 
     @property
     def weight(self) -> Tensor:
-        """The whole table, (n_genes, width)."""
+        """The whole table, (n_rows, width)."""
         return torch.cat([self.frozen, self.rows]) if len(self.frozen) else self.rows
 
-    def forward(self, genes: Tensor) -> Tensor:
-        """Return the rows of some genes: (...) int64 -> (..., width)."""
+    def forward(self, indices: Tensor) -> Tensor:
+        """Return some rows: (...) int64 -> (..., width)."""
         n_frozen = len(self.frozen)
         if not n_frozen:
-            return F.embedding(genes, self.rows)
-        old = F.embedding(genes.clamp(max=n_frozen - 1), self.frozen)
+            return F.embedding(indices, self.rows)
+        old = F.embedding(indices.clamp(max=n_frozen - 1), self.frozen)
         if not len(self.rows):
             return old
-        new = F.embedding((genes - n_frozen).clamp(min=0), self.rows)
-        return torch.where((genes < n_frozen).unsqueeze(-1), old, new)
+        new = F.embedding((indices - n_frozen).clamp(min=0), self.rows)
+        return torch.where((indices < n_frozen).unsqueeze(-1), old, new)
 
     def extend(self, new_rows: Tensor) -> None:
         """Append rows, (n_new, width); the index of an old row stays."""
@@ -51,6 +51,10 @@ class GeneEmbedding(nn.Module):
         whole = self.weight.detach()
         self.frozen = nn.Parameter(whole[:n_frozen].clone(), requires_grad=False)
         self.rows = nn.Parameter(whole[n_frozen:].clone())
+
+
+class GeneEmbedding(GrowingTable):
+    """The gene table: one row a gene of the lexicon."""
 
 
 class DepthEmbedding(nn.Module):
@@ -90,13 +94,17 @@ class GeneBag(nn.Module):
         bag = (weights.to(rows.dtype).unsqueeze(1) @ rows).squeeze(1)
         return self.out(self.norm(bag))  # type: ignore[no-any-return]
 
+    def extend(self, usual: Tensor) -> None:
+        """Append genes by what is usual of them, (n_new,)."""
+        self.usual = torch.cat([self.usual, usual.to(self.usual)])
+
 
 class CovariateEmbedding(nn.Module):
     """Sums one embedding per covariate; level 0 is unknown."""
 
     def __init__(self, n_levels: Sequence[int], width: int) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(n + 1, width) for n in n_levels)
+        self.tables = nn.ModuleList(GrowingTable(n + 1, width) for n in n_levels)
         self.width = width
 
     def forward(self, covariates: Tensor) -> Tensor:
@@ -105,3 +113,20 @@ class CovariateEmbedding(nn.Module):
         for column, table in enumerate(self.tables):
             out = out + table(covariates[:, column])
         return out
+
+    @torch.no_grad()
+    def extend(self, n_levels: Sequence[int]) -> None:
+        """Grow to these numbers of levels; what old levels and the unknown one mean stays.
+
+        A new level of an old covariate begins as the mean of its old levels. A covariate that is new begins as
+        zeros: it changes nothing before it is trained.
+        """
+        for column, n in enumerate(n_levels):
+            if column == len(self.tables):
+                table = GrowingTable(n + 1, self.width)
+                nn.init.zeros_(table.rows)
+                self.tables.append(table)
+            table = self.tables[column]  # type: ignore[assignment]
+            old = table.weight[1:]
+            mean = old.mean(dim=0) if len(old) else old.new_zeros(self.width)
+            table.extend(mean.expand(n + 1 - len(table), -1))

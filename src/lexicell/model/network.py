@@ -142,6 +142,44 @@ class CellNetwork(nn.Module):
         if usual is not None:
             self.bag.usual.copy_(usual)
 
+    def extend(self, new_rows: Tensor, usual: Tensor, covariate_sizes: Sequence[int]) -> None:
+        """Grow by genes and covariate levels; a cell of the old genes and levels is encoded as before.
+
+        Parameters
+        ----------
+        new_rows
+            (n_new, width) embeddings of the new genes.
+        usual
+            (n_new,) mean log(1 + counts per 10,000) of the new genes.
+        covariate_sizes
+            Number of levels of each covariate, the old ones first; old levels come first in each.
+        """
+        self.genes.extend(new_rows)
+        self.bag.extend(usual)
+        self.covariates.extend(covariate_sizes)
+
+    def freeze_old(self, n_genes: int, covariate_sizes: Sequence[int]) -> None:
+        """Let nothing move but the genes and covariate levels beyond these numbers of old ones.
+
+        Parameters
+        ----------
+        n_genes
+            Genes whose rows stand still, from the first.
+        covariate_sizes
+            For each covariate the levels that stand still, from the first; so does the unknown level.
+        """
+        self.requires_grad_(False)
+        self.genes.freeze(n_genes)
+        for table, n_old in zip(self.covariates.tables, covariate_sizes, strict=True):
+            table.freeze(n_old + 1)  # type: ignore[operator]
+
+    def unfreeze(self) -> None:
+        """Let every weight move again."""
+        self.requires_grad_(True)
+        self.genes.freeze(0)
+        for table in self.covariates.tables:
+            table.freeze(0)  # type: ignore[operator]
+
     def n_parameters(self) -> dict[str, int]:
         """Return the number of parameters of each part, and in all."""
         parts = {name: sum(p.numel() for p in part.parameters()) for name, part in self.named_children()}

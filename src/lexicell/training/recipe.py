@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -18,6 +18,9 @@ from lexicell.training.datamodule import DataConfig
 from lexicell.training.gene_rows import GeneRowConfig
 from lexicell.training.objectives import ObjectiveConfig
 from lexicell.training.optim import OptimConfig
+
+PRETRAINING = "lexicell.recipes"  # package of the shipped recipes
+_Config = TypeVar("_Config")
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,9 @@ class Recipe:
     """Names every random choice of the run."""
 
 
-def recipe_parser() -> ArgumentParser:
-    """Return the parser of recipes; it also explains every field."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe)
-    return parser
-
-
-def shipped_recipes() -> tuple[str, ...]:
-    """Return the names of the recipes that come with lexicell."""
-    folder = resources.files("lexicell.recipes")
+def shipped_recipes(package: str = PRETRAINING) -> tuple[str, ...]:
+    """Return the names of the recipes that come with lexicell, of one kind."""
+    folder = resources.files(package)
     return tuple(sorted(Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".yaml")))
 
 
@@ -101,10 +97,7 @@ def load_recipe(name: str | Path, overrides: Mapping[str, object] | None = None)
     InputError
         When there is no such recipe, a key is unknown, or a value is of the wrong kind or out of range.
     """
-    tree = _read(name)
-    for key, value in (overrides or {}).items():
-        _put(tree, key, value, str(name))
-    return parse_recipe(tree, f"recipe {name}")
+    return parse_recipe(read_tree(name, overrides or {}), f"recipe {name}")
 
 
 def override_recipe(recipe: Recipe, overrides: Mapping[str, object]) -> Recipe:
@@ -117,14 +110,20 @@ def override_recipe(recipe: Recipe, overrides: Mapping[str, object]) -> Recipe:
 
 def parse_recipe(tree: Mapping[str, Any], source: str) -> Recipe:
     """Turn nested keys and values into a recipe; every key must be known."""
-    parser = recipe_parser()
+    return parse_config(Recipe, tree, source, "pretrain")
+
+
+def parse_config(kind: type[_Config], tree: Mapping[str, Any], source: str, verb: str) -> _Config:
+    """Turn nested keys and values into a config of some class; every key must be known, the verb's help lists them."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
     try:
         parsed = parser.instantiate(parser.parse_object(dict(tree)))
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     except (ArgumentError, TypeError, ValueError) as error:
-        raise InputError(f"{source}: {error}\nSee `lexicell pretrain --help` for every field.") from None
-    return Recipe(**parsed)
+        raise InputError(f"{source}: {error}\nSee `lexicell {verb} --help` for every field.") from None
+    return kind(**parsed)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -132,18 +131,24 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(asdict(recipe), sort_keys=False)
 
 
-def _read(name: str | Path) -> dict[str, Any]:
-    path = Path(name)
+def read_tree(name: str | Path, overrides: Mapping[str, object], package: str = PRETRAINING) -> dict[str, Any]:
+    """Read a recipe's nested keys and values, and put overrides by dotted name over them; not yet checked."""
+    tree = _read(name, package)
+    for key, value in overrides.items():
+        _put(tree, key, value, str(name))
+    return tree
+
+
+def _read(name: str | Path, package: str) -> dict[str, Any]:
+    path, shipped = Path(name), shipped_recipes(package)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
-            raise InputError(f"{path}: no such recipe file; shipped recipes are {', '.join(shipped_recipes())}")
+            raise InputError(f"{path}: no such recipe file; shipped recipes are {', '.join(shipped)}")
         text = path.read_text(encoding="utf-8")
-    elif str(name) in shipped_recipes():
-        text = (resources.files("lexicell.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+    elif str(name) in shipped:
+        text = (resources.files(package) / f"{name}.yaml").read_text(encoding="utf-8")
     else:
-        raise InputError(
-            f"recipe {str(name)!r} is neither a file nor shipped; shipped are {', '.join(shipped_recipes())}"
-        )
+        raise InputError(f"recipe {str(name)!r} is neither a file nor shipped; shipped are {', '.join(shipped)}")
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
