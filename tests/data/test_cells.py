@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lexicell.data.cells import (
@@ -52,6 +53,24 @@ def test_panels_labels_and_covariates(stores: list[Store]) -> None:
     column = list(covariates).index("species")
     assert set(collection.covariates[stores[0].n_cells :, column]) == {2}
     np.testing.assert_array_equal(collection.depth[: stores[0].n_cells], stores[0].obs["depth"])
+
+
+def test_columns_are_coded_over_all_stores(stores: list[Store]) -> None:
+    collection = CellCollection(stores, merge_lexicons(stores))
+    donor = pd.concat([store.obs["donor"].astype(str) for store in stores]).to_numpy()
+    coded = collection.coded("donor")
+    assert list(coded.names) == sorted(set(donor))
+    np.testing.assert_array_equal(coded.texts(), donor)
+    np.testing.assert_array_equal(collection.coded("store").texts(), np.repeat([s.name for s in stores], 120))
+    assert set(collection.coded("tissue").codes) == {-1}
+    assert {"store", "source", "species", "donor", "type"} <= set(collection.columns)
+
+
+def test_the_whole_cell_annotation_is_never_read(stores: list[Store]) -> None:
+    opened = [Store.open(store.path) for store in stores]
+    tree, covariates = merge_label_trees(opened), covariate_levels(opened)
+    CellCollection(opened, merge_lexicons(opened), label_tree=tree, covariates=covariates).column("donor")
+    assert all("obs" not in vars(store) for store in opened)
 
 
 def test_donors_are_held_out_whole() -> None:

@@ -13,6 +13,7 @@ from lexicell.data.gene_sampler import GeneSampler, SamplingConfig, fit_shape
 from lexicell.data.loader import CellStream, Shard
 from lexicell.data.order import CellOrder, OrderConfig
 from lexicell.data.store import Store
+from lexicell.data.weights import WeightConfig, group_shares
 from lexicell.errors import InputError
 
 
@@ -25,8 +26,12 @@ def make(stores: list[Store]):
     cells = np.arange(0, collection.n_cells, 2)
     shape = fit_shape(SamplingConfig(tokens=40, queries=20), 400)
 
-    def stream(**options) -> CellStream:
-        order = CellOrder(collection.panel[cells], OrderConfig(4, 8), seed=5)
+    def stream(weights: WeightConfig | None = None, **options) -> CellStream:
+        shares = None
+        if weights is not None:
+            column = collection.coded(weights.by)
+            shares = group_shares(column.names, column.codes[cells].astype(np.int64), weights)
+        order = CellOrder(collection.panel[cells], OrderConfig(4, 8), seed=5, shares=shares)
         sampler = GeneSampler(shape, collection.panels, len(lexicon), seed=5)
         options = {"batch_size": 8, "seed": 5} | options
         return CellStream(collection, cells, sampler, order, **options)
@@ -94,7 +99,48 @@ def test_a_stream_travels_to_a_worker(make) -> None:
     assert same(copy.make_batch(3), make().make_batch(3))
 
 
-def test_a_last_batch_that_does_not_reach_every_rank(make) -> None:
-    ranks = [list(make(stop=66, batch_size=16, shard=Shard(rank, 4))) for rank in range(4)]
+def test_ranks_take_whole_batches_of_a_finite_pass_and_keep_step(make) -> None:
+    streams = [make(stop=66, batch_size=16, shard=Shard(rank, 4)) for rank in range(4)]
+    ranks = [list(stream) for stream in streams]
+    assert [len(batches) for batches in ranks] == [len(stream) for stream in streams] == [2] * 4
     positions = torch.cat([batch.position for rank in ranks for batch in rank])
-    assert sorted(positions.tolist()) == list(range(66))
+    assert sorted(positions[positions >= 0].tolist()) == list(range(66))
+    whole = list(make(stop=66, batch_size=16))
+    dealt = [ranks[k % 4][k // 4] for k in range(len(whole))]
+    assert all(same(a, b) for a, b in zip(dealt, whole, strict=True))
+    assert all((ranks[rank][1].position < 0).all() for rank in (1, 2, 3))
+    loader = DataLoader(streams[2], batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    assert all(same(a, b) for a, b in zip(loader, ranks[2], strict=True))
+
+
+def test_ranks_partition_every_epoch(make) -> None:
+    n_cells, size = len(make().cells), 16
+    ranks = [take(make(shard=Shard(rank, 4), batch_size=size), 2 * n_cells // size + 1) for rank in range(4)]
+    order = make().order
+    positions = torch.cat([batch.position for rank in ranks for batch in rank]).numpy()
+    for epoch in range(2):
+        mine = np.sort(positions[positions // n_cells == epoch])
+        cells = order.take(int(mine[0]), int(mine[-1]) + 1).cells
+        np.testing.assert_array_equal(np.sort(cells), np.arange(n_cells))
+
+
+def test_a_weighted_stream_depends_on_the_position_alone(make) -> None:
+    def weighted(**options) -> CellStream:
+        return make(weights=WeightConfig(by="type", temperature=5, weights={}), **options)
+
+    whole = take(weighted(), 24)
+    assert all(same(a, b) for a, b in zip(take(weighted(first_batch=19), 5), whole[19:], strict=True))
+    ranks = [take(weighted(shard=Shard(rank, 4)), 24) for rank in range(4)]
+    for k, batch in enumerate(whole):
+        assert torch.equal(torch.cat([rank[k].genes for rank in ranks], dim=1), batch.genes)
+    loader = DataLoader(weighted(), batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    assert all(same(a, b) for a, b in zip(take(loader, 24), whole, strict=True))
+
+
+def test_weights_shift_what_is_read(make) -> None:
+    def share_of_niger(**options) -> float:
+        return float(torch.cat([batch.covariates[:, 0] for batch in take(make(**options), 60)]).eq(2).float().mean())
+
+    assert 0.4 < share_of_niger() < 0.6
+    weights = WeightConfig(by="species", weights={"simulus_niger": 9})
+    assert 0.85 < share_of_niger(weights=weights) < 0.95

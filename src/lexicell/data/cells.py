@@ -7,6 +7,8 @@ were prepared apart are read as one collection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +39,8 @@ def covariate_levels(stores: Sequence[Store]) -> dict[str, tuple[str, ...]]:
     for name in COVARIATES:
         seen: set[str] = set()
         for store in stores:
-            if name in store.obs:
-                seen.update(store.obs[name].dropna().astype(str).unique())
+            if name in store.columns:
+                seen.update(map(str, store.obs_columns([name])[name].dropna().unique()))
         if len(seen) > 1:
             levels[name] = tuple(sorted(seen))
     return levels
@@ -56,12 +58,34 @@ def merge_label_trees(stores: Sequence[Store]) -> LabelTree | None:
                 f"{store.path}: its label levels are {list(store.label_levels)}, but {labelled[0].path} has "
                 f"{list(levels)}; prepare both with the same `labels`, coarse to fine"
             )
-    frames = [store.obs[list(levels)].drop_duplicates() for store in labelled]
+    frames = [store.obs_columns(levels).drop_duplicates().astype(object) for store in labelled]
     return LabelTree.from_frame(pd.concat(frames, ignore_index=True), levels, source="the stores' labels")
+
+
+@dataclass(frozen=True, eq=False)
+class CodedColumn:
+    """A column of text about cells.
+
+    Attributes
+    ----------
+    names
+        The values that occur, sorted.
+    codes
+        (n_cells,) int32, place of each cell's value in `names`; -1 where it is unknown.
+    """
+
+    names: tuple[str, ...]
+    codes: npt.NDArray[np.int32]
+
+    def texts(self) -> npt.NDArray[np.object_]:
+        """Return the values as text (n_cells,), None where unknown."""
+        return np.array([*self.names, None], dtype=object)[self.codes]
 
 
 class CellCollection:
     """Cells of several stores, numbered one store after the other.
+
+    Of the stores' cell annotation only the columns that are needed are read, one at a time, and kept as codes.
 
     Parameters
     ----------
@@ -89,9 +113,8 @@ class CellCollection:
         self._starts = np.concatenate([[0], np.cumsum([store.n_cells for store in stores])])
         self.n_cells = int(self._starts[-1])
         self.panels, self.panel = self._collect_panels()
-        self.depth = np.concatenate([store.obs["depth"].to_numpy(np.float32) for store in stores])
-        self.n_expressed = np.concatenate([np.diff(store.indptr) for store in stores])
-        self.donor = self.column("donor")
+        depths = [store.obs_columns(["depth"])["depth"].to_numpy(np.float32) for store in stores]
+        self.depth = np.concatenate(depths)
         self.covariates = self._encode_covariates(covariates or {})
         self.labels = self._encode_labels(label_tree)
 
@@ -111,33 +134,46 @@ class CellCollection:
                 of_cell[start + source.start : start + source.stop] = panels[key]
         return arrays, of_cell
 
-    def column(self, name: str) -> npt.NDArray[np.object_]:
-        """Return one obs column of all stores as text (n_cells,), None where it is unknown."""
-        parts = []
-        for store in self.stores:
-            values = np.full(store.n_cells, None, dtype=object)
-            if name in store.obs:
-                known = store.obs[name].notna().to_numpy()
-                values[known] = store.obs[name][known].astype(str).to_numpy()
-            parts.append(values)
-        return np.concatenate(parts)
+    def coded(self, name: str) -> CodedColumn:
+        """Return one column of the cell annotation of all stores; ``store`` names the store of each cell."""
+        if name == "store":
+            parts: list[Any] = [pd.Categorical([store.name]).repeat(store.n_cells) for store in self.stores]
+        else:
+            parts = [_categories(store, name) for store in self.stores]
+        names = tuple(sorted({str(level) for part in parts for level in part.categories}))
+        places = pd.Index(names, dtype=object)
+        codes = [np.append(places.get_indexer(part.categories.astype(str)), -1)[part.codes] for part in parts]
+        return CodedColumn(names, np.concatenate(codes).astype(np.int32))
 
-    def _encode_covariates(self, covariates: Mapping[str, Sequence[str]]) -> Int64:
-        codes = np.zeros((self.n_cells, len(covariates)), np.int64)
-        for column, (name, levels) in enumerate(covariates.items()):
-            codes[:, column] = pd.Categorical(self.column(name), categories=list(levels)).codes + 1
+    def column(self, name: str) -> npt.NDArray[np.object_]:
+        """Return one column of the cell annotation of all stores as text (n_cells,), None where it is unknown."""
+        return self.coded(name).texts()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that `coded` knows: those of any store, and ``store``."""
+        names = dict.fromkeys(name for store in self.stores for name in store.columns)
+        return ("store", *(name for name in names if name not in ("depth", "n_genes")))
+
+    def _encode_covariates(self, covariates: Mapping[str, Sequence[str]]) -> npt.NDArray[np.int32]:
+        codes = np.zeros((self.n_cells, len(covariates)), np.int32)
+        for place, (name, levels) in enumerate(covariates.items()):
+            column = self.coded(name)
+            known = pd.Index(list(levels), dtype=object).get_indexer(pd.Index(column.names, dtype=object)) + 1
+            codes[:, place] = np.append(known, 0)[column.codes]
         return codes
 
-    def _encode_labels(self, tree: LabelTree | None) -> Int64:
-        if tree is None:
-            return np.empty((self.n_cells, 0), np.int64)
-        parts = []
-        for store in self.stores:
-            if all(level in store.obs for level in tree.levels):
-                parts.append(tree.encode(store.obs))
-            else:
-                parts.append(np.full((store.n_cells, len(tree.levels)), -1, np.int64))
-        return np.concatenate(parts)
+    def _encode_labels(self, tree: LabelTree | None) -> npt.NDArray[np.int32]:
+        levels = () if tree is None else tree.levels
+        labels = np.full((self.n_cells, len(levels)), -1, np.int32)
+        if tree is not None:
+            for store, start in zip(self.stores, self._starts.tolist(), strict=False):
+                if not all(level in store.columns for level in levels):
+                    continue
+                for place, level in enumerate(levels):
+                    codes = tree.encode(store.obs_columns([level]))[:, place]
+                    labels[start : start + store.n_cells, place] = codes
+        return labels
 
     def rows(self, cells: Int64) -> SparseRows:
         """Read the expressed genes and raw counts of some cells, in lexicon indices."""
@@ -158,6 +194,15 @@ class CellCollection:
             counts.append(values)
             offset += len(mapped)
         return SparseRows(begin, end, np.concatenate(genes), np.concatenate(counts))
+
+
+def _categories(store: Store, name: str) -> Any:
+    """Return a column of a store's cell annotation; all missing where it has none of that name."""
+    if name not in store.columns:
+        return pd.Categorical.from_codes(np.full(store.n_cells, -1), categories=pd.Index([], dtype=object))
+    values = store.obs_columns([name])[name]
+    coded = values.array if isinstance(values.dtype, pd.CategoricalDtype) else pd.Categorical(values)
+    return coded.remove_unused_categories()
 
 
 def split_validation(
@@ -186,20 +231,21 @@ def split_validation(
     training cells, validation cells, and what was held out in words.
     """
     if donors:
-        known = sorted({d for d in donor if d is not None})
+        known = _known(donor)
         missing = sorted(set(donors) - set(known))
         if missing:
             raise InputError(
                 f"validation.donors: {missing} are not among the donors of the stores ({known[:10]}); "
                 "correct the names or leave the option out"
             )
-        held_out, words = np.isin(donor.astype(str), list(donors)), [f"donors {', '.join(donors)}"]
+        held_out, words = pd.Series(donor).isin(list(donors)).to_numpy(), [f"donors {', '.join(donors)}"]
         if held_out.all():
             raise InputError("validation.donors: every cell is of these donors; leave one out, to train on")
     else:
         held_out, words = np.zeros(len(donor), bool), []
-        for name in sorted({str(s) for s in species}):
-            cells = np.flatnonzero(species.astype(str) == name)
+        codes, kinds = pd.factorize(species, use_na_sentinel=False)
+        for kind in np.argsort([str(name) for name in kinds]):
+            cells = np.flatnonzero(codes == kind)
             own, said = _hold_out_some(donor[cells], fraction, rng)
             held_out[cells[own]] = True
             words.append(said)
@@ -212,10 +258,14 @@ def _hold_out_some(
     donor: npt.NDArray[np.object_], fraction: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.bool_], str]:
     """Draw donors of one species, always leaving one; or cells, where hardly any donor is known."""
-    known = sorted({d for d in donor if d is not None})
+    known = _known(donor)
     if len(known) < 3:
         drawn = rng.permutation(len(donor))[: max(1, round(fraction * len(donor)))]
         return np.isin(np.arange(len(donor)), drawn), f"{len(drawn)} cells drawn at random"
     n_held_out = min(max(1, round(fraction * len(known))), len(known) - 1)
     names = sorted(rng.choice(np.array(known, dtype=object), n_held_out, replace=False))
-    return np.isin(donor.astype(str), names), f"donors {', '.join(names)}"
+    return pd.Series(donor).isin(names).to_numpy(), f"donors {', '.join(names)}"
+
+
+def _known(values: npt.NDArray[np.object_]) -> list[str]:
+    return sorted(value for value in pd.unique(values) if value is not None)

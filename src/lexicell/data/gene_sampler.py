@@ -94,6 +94,32 @@ def fit_shape(config: SamplingConfig, smallest_panel: int) -> SampleShape:
     )
 
 
+def shrunk(config: SamplingConfig, shape: SampleShape, panel: int, n_cells: int, others: int) -> str | None:
+    """Say that a small panel made a run's views smaller than asked for; None where it did not.
+
+    Parameters
+    ----------
+    config, shape
+        What was asked for, and what fits.
+    panel
+        Genes of the smallest panel.
+    n_cells
+        Cells of that panel, which all other cells' views shrink with.
+    others
+        Genes of the smallest panel of the other cells; 0 where there are none.
+    """
+    if shape.tokens == config.tokens and shape.queries == config.queries:
+        return None
+    text = (
+        f"every cell shows {shape.tokens} genes a view and is asked for {shape.queries}, instead of {config.tokens} "
+        f"and {config.queries}: that is all that fits the smallest panel ({panel:,} genes, {n_cells:,} cells)"
+    )
+    if not others:
+        return text
+    fitting = fit_shape(config, others)
+    return f"{text}; without it, {fitting.tokens} and {fitting.queries} would be. To have them, leave that file out"
+
+
 @dataclass(frozen=True)
 class SparseRows:
     """Expressed genes of some cells: those of row ``i`` lie at ``begin[i]:end[i]``."""

@@ -3,12 +3,13 @@
 Batch ``k`` of a run holds positions ``k * batch_size`` onwards of the cell order; a rank takes its slice of it, and
 worker ``w`` of ``n`` makes the batches with ``k % n == w``. Everything drawn is keyed by position, so that neither
 the number of workers nor that of ranks changes what is trained on, and a stream goes on from any batch number.
+In a finite pass, ranks take whole batches in turn: a loss that compares the cells of a batch stays the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ class CellStream(IterableDataset[CellBatch]):
     covariate_dropout
         Chance that a covariate of a cell is hidden.
     first_batch, stop
-        Batch to begin with; number of positions after which the stream ends (None: never).
+        Batch to begin with, of an endless stream; number of positions after which a finite pass ends (None: never).
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class CellStream(IterableDataset[CellBatch]):
     ) -> None:
         super().__init__()
         self.shard = shard or Shard()
-        if batch_size % self.shard.world_size:
+        if stop is None and batch_size % self.shard.world_size:
             raise InputError(
                 f"batch_size {batch_size} cannot be shared out over {self.shard.world_size} processes; "
                 f"choose a multiple of {self.shard.world_size}"
@@ -85,18 +86,24 @@ class CellStream(IterableDataset[CellBatch]):
         worker = get_worker_info()
         index, step = (worker.id, worker.num_workers) if worker else (0, 1)
         batch = self.first_batch + index
-        while self.stop is None or batch * self.batch_size < self.stop:
-            if self.stop is None or self._span(batch)[0] < self.stop:  # the last batch may not reach every rank
+        if self.stop is None:
+            while True:
                 yield self.make_batch(batch)
-            batch += step
+                batch += step
+        n_batches = -(-self.stop // self.batch_size)
+        for turn in range(batch, len(self), step):
+            mine = turn * self.shard.world_size + self.shard.rank
+            made = self.make_batch(min(mine, n_batches - 1))
+            # The last turn may not reach every rank; those that it does not reach keep step with the others.
+            yield made if mine < n_batches else replace(made, position=torch.full_like(made.position, -1))
 
     def __len__(self) -> int:
         if self.stop is None:
             raise TypeError("an endless stream has no length")
-        return -(-self.stop // self.batch_size) - self.first_batch
+        return -(-self.stop // (self.batch_size * self.shard.world_size))
 
     def make_batch(self, batch: int) -> CellBatch:
-        """Return this rank's slice of a global batch."""
+        """Return this rank's slice of a global batch; of a finite pass the whole batch."""
         draw = self.order.take(*self._span(batch))
         cells = self.cells[draw.cells]
         sample = self.sampler.sample(
@@ -112,19 +119,22 @@ class CellStream(IterableDataset[CellBatch]):
             query_counts=torch.from_numpy(sample.query_counts),
             depth=torch.from_numpy(self.collection.depth[cells]),
             covariates=torch.from_numpy(self._drop_covariates(self.collection.covariates[cells], draw.position)),
-            labels=torch.from_numpy(self.collection.labels[cells]),
+            labels=torch.from_numpy(self.collection.labels[cells].astype(np.int64)),
             position=torch.from_numpy(draw.position),
         )
 
     def _span(self, batch: int) -> tuple[int, int]:
-        """Positions of this rank's slice of a global batch."""
+        """Positions of this rank's slice of a global batch; of a finite pass those of the whole batch."""
+        if self.stop is not None:
+            return batch * self.batch_size, min((batch + 1) * self.batch_size, self.stop)
         share = self.batch_size // self.shard.world_size
         start = batch * self.batch_size + self.shard.rank * share
-        return start, start + share if self.stop is None else min(start + share, self.stop)
+        return start, start + share
 
-    def _drop_covariates(self, covariates: Int64, position: Int64) -> Int64:
-        n_covariates = covariates.shape[1]
+    def _drop_covariates(self, covariates: npt.NDArray[np.int32], position: Int64) -> Int64:
+        known = covariates.astype(np.int64)
+        n_covariates = known.shape[1]
         if not self._covariate_dropout or not n_covariates:
-            return covariates
+            return known
         keys = position[:, None] * n_covariates + np.arange(n_covariates)
-        return np.where(uniforms(self._covariate_seed, keys) < self._covariate_dropout, 0, covariates)
+        return np.where(uniforms(self._covariate_seed, keys) < self._covariate_dropout, 0, known)

@@ -61,6 +61,7 @@ class PretrainResult:
                 ("the gene marginals' cross-entropy", metrics["val/baseline_ce"]),
                 ("held-out count skill", metrics["val/skill"]),
             ]
+        rows += [("note", note) for note in facts.get("notes", ())]
         rows.append(("run folder", str(self.run)))
         return [Table("Pretraining", ("", ""), tuple(rows))]
 
