@@ -106,3 +106,55 @@ def test_labels_of_any_type_become_text(values, expected):
     cleaned = clean_labels(pd.Series(values))
     assert [None if pd.isna(value) else value for value in cleaned] == expected
     assert list(cleaned.categories) == sorted({value for value in expected if value is not None})
+
+
+TAXONOMY = "child,parent,level\nneuron,,class\nglia,,class\nSst,neuron,type\nPvalb,neuron,type\nAstro,glia,type\n"
+
+
+def test_a_tree_is_read_from_a_taxonomy_table(tmp_path, obs):
+    (tmp_path / "taxonomy.csv").write_text(TAXONOMY)
+    tree = LabelTree.from_taxonomy(tmp_path / "taxonomy.csv")
+    assert tree == LabelTree.from_frame(obs, LEVELS)
+    table = pd.read_csv(tmp_path / "taxonomy.csv", dtype=str)
+    assert LabelTree.from_taxonomy(table.drop(columns="level"), LEVELS) == tree
+    assert LabelTree.from_taxonomy(table.iloc[::-1]) == tree
+    table.to_csv(tmp_path / "taxonomy.tsv", sep="\t", index=False)
+    assert LabelTree.from_taxonomy(str(tmp_path / "taxonomy.tsv")) == tree
+
+
+def test_a_label_may_stand_on_two_levels_where_the_table_says_so():
+    table = pd.DataFrame({"child": ["Oligo", "Oligo"], "parent": ["", "Oligo"], "level": ["class", "type"]})
+    assert LabelTree.from_taxonomy(table).names == (("Oligo",), ("Oligo",))
+
+
+@pytest.mark.parametrize(
+    ("rows", "levels", "message"),
+    [
+        ([("a", ""), ("b", ""), ("x", "a"), ("x", "b")], LEVELS, "one parent only, but 'x' under 'a', 'b'"),
+        ([("a", ""), ("", "a")], LEVELS, "1 rows have no name"),
+        ([("a", ""), ("x", "z")], LEVELS, "'x' under 'z'"),
+        ([("a", "b"), ("b", "a")], LEVELS, "in a circle: 'a', 'b'"),
+        ([("a", ""), ("x", "a")], None, "2 levels, but 0 level names"),
+    ],
+)
+def test_a_table_that_is_no_tree_is_refused_with_the_pairs(rows, levels, message):
+    with pytest.raises(InputError, match=message):
+        LabelTree.from_taxonomy(pd.DataFrame(rows, columns=["child", "parent"]), levels)
+
+
+def test_levels_in_the_wrong_order_are_refused():
+    rows = [line.split(",") for line in TAXONOMY.splitlines()[1:]]
+    table = pd.DataFrame(rows, columns=["child", "parent", "level"])
+    with pytest.raises(InputError, match=r"one level below its parent.*'neuron' \(class\) under 'nothing'"):
+        LabelTree.from_taxonomy(table, ["type", "class"])
+    with pytest.raises(InputError, match="no 'parent' among"):
+        LabelTree.from_taxonomy(table[["child"]])
+    with pytest.raises(InputError, match="there is no such taxonomy table"):
+        LabelTree.from_taxonomy("nowhere.csv")
+
+
+def test_ancestors_are_filled_in_and_contradictions_named(obs):
+    tree = LabelTree.from_frame(obs, LEVELS)
+    assert tree.complete(np.array([[-1, 2], [0, -1]])).tolist() == [[1, 2], [0, -1]]
+    with pytest.raises(InputError, match="'Sst' under 'glia' instead of 'neuron'"):
+        tree.complete(np.array([[0, 2]]))

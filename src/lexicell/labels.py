@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -93,6 +94,64 @@ class LabelTree:
                 faults.append(f"{source}: {_tree_fault(pair, wrong, upper, lower)}")
         raise_all(faults, "The labels do not form a tree (levels run from coarse to fine):")
         return cls(levels, names, tuple(parents))
+
+    @classmethod
+    def from_taxonomy(cls, table: pd.DataFrame | str | Path, levels: Sequence[str] | None = None) -> Self:
+        """Read the tree from a taxonomy table: one row a label, with the columns ``child`` and ``parent``.
+
+        Parameters
+        ----------
+        table
+            The table, or a CSV or TSV file with it. A row without a parent is a label of the coarsest level. A third
+            column ``level`` says on which level the child lies; it is needed where two levels share a label.
+        levels
+            Level names from coarse to fine. Default: those of the ``level`` column, in the order of the tree.
+
+        Raises
+        ------
+        InputError
+            When a label has two parents or no name, its parent is not in the table, labels lie in a circle, or a label
+            does not lie one level below its parent. All faults are reported together, with the offending pairs.
+        """
+        source = str(table) if isinstance(table, str | Path) else "the taxonomy table"
+        frame = table if isinstance(table, pd.DataFrame) else _read_taxonomy(Path(table))
+        places, parents, names = _taxonomy_places(frame, levels, source)
+        labels = [sorted(label for place, label in places if place == depth) for depth in range(len(names))]
+        index = [{label: code for code, label in enumerate(level)} for level in labels]
+        codes = [np.empty(0, dtype=np.int64)] + [
+            np.array([index[depth - 1][parents[depth, label]] for label in labels[depth]], dtype=np.int64)
+            for depth in range(1, len(names))
+        ]
+        return cls(names, tuple(map(tuple, labels)), tuple(codes))
+
+    def complete(self, codes: npt.NDArray[np.int64], source: str = "obs") -> npt.NDArray[np.int64]:
+        """Return codes (n_cells, n_levels) with every label's ancestors filled in.
+
+        Raises
+        ------
+        InputError
+            When a cell's coarser label is not the one above its finer label; the pairs are named.
+        """
+        filled = np.array(codes)
+        faults = []
+        for place in range(len(self.levels) - 1, 0, -1):
+            known = filled[:, place] >= 0
+            above = self.parents[place][filled[known, place]]
+            there = filled[known, place - 1]
+            wrong = (there >= 0) & (there != above)
+            pairs = np.unique(np.stack([filled[known, place][wrong], there[wrong]], axis=1), axis=0)
+            said = [
+                f"'{self.names[place][fine]}' under '{self.names[place - 1][coarse]}' instead of "
+                f"'{self.names[place - 1][self.parents[place][fine]]}'"
+                for fine, coarse in pairs
+            ]
+            if said:
+                faults.append(
+                    f"{source}: cells bear a '{self.levels[place]}' that the tree puts elsewhere: {listing(said)}."
+                )
+            filled[known, place - 1] = above
+        raise_all(faults, "The cells' labels contradict the label tree:")
+        return filled
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -201,3 +260,112 @@ def _tree_fault(
     if split and not any(reverse.values()):
         fault += f" The other way round they do form a tree: name '{fine}' before '{coarse}'."
     return fault
+
+
+def _read_taxonomy(path: Path) -> pd.DataFrame:
+    separator = "," if path.suffix.lower() == ".csv" else "\t"
+    try:
+        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, comment="#")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such taxonomy table.") from None
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path}: cannot be read as a taxonomy table ({error}); expected a CSV or TSV file.") from None
+
+
+_Node = tuple[int, str]  # place of the level, label
+
+
+def _taxonomy_places(
+    frame: pd.DataFrame, levels: Sequence[str] | None, source: str
+) -> tuple[list[_Node], dict[_Node, str], tuple[str, ...]]:
+    """Return all labels with their levels, each one's parent, and the level names; raise all faults together."""
+    missing = [name for name in ("child", "parent") if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"{source}: a taxonomy table has the columns child and parent (and may have level); there is no "
+            f"{listing(map(repr, missing))} among {listing(map(repr, frame.columns), 10)}."
+        )
+    rows = frame.fillna("").map(_text).drop_duplicates(subset=[c for c in ("child", "parent", "level") if c in frame])
+    own = list(rows["level"]) if "level" in rows else [""] * len(rows)
+    above: dict[tuple[str, str], list[str]] = {}
+    for level, child, parent in zip(own, rows["child"], rows["parent"], strict=True):
+        above.setdefault((level, child), []).append(parent)
+    faults = [f"{source}: {n} rows have no name in the column child." for n in [sum(rows["child"] == "")] if n]
+    split = [f"'{child}' under {listing(map(repr, found), 3)}" for (_, child), found in above.items() if len(found) > 1]
+    if split:
+        faults.append(f"{source}: a label may have one parent only, but {listing(split)}.")
+    known = set(rows["child"])
+    lost = [f"'{child}' under '{found[0]}'" for (_, child), found in above.items() if found[0] not in known | {""}]
+    if lost:
+        faults.append(f"{source}: these parents are no child themselves, so their level is not known: {listing(lost)}.")
+    raise_all(faults, "The taxonomy table is not a tree:")
+    if "level" in rows:
+        names = _level_order(above, levels, source)
+        depths = {node: names.index(node[0]) for node in above}
+    else:
+        depths = _depths(above, source)
+        n_levels = max(depths.values()) + 1
+        names = tuple(levels or ())
+        if len(names) != n_levels:
+            raise InputError(
+                f"{source}: the tree has {n_levels} levels, but {len(names)} level names are given; name them coarse "
+                "to fine (--levels, levels=...), or add a column level."
+            )
+    parents = {(depths[node], node[1]): found[0] for node, found in above.items()}
+    wrong = [
+        f"'{label}' ({names[place]}) under '{parent or 'nothing'}'"
+        for (place, label), parent in parents.items()
+        if (place == 0) != (parent == "") or (place and (place - 1, parent) not in parents)
+    ]
+    if wrong:
+        raise InputError(
+            f"{source}: a label lies one level below its parent, and the coarsest labels have none (levels from coarse "
+            f"to fine: {listing(names, 10)}), but {listing(wrong)}."
+        )
+    return list(parents), parents, names
+
+
+def _level_order(above: dict[tuple[str, str], list[str]], levels: Sequence[str] | None, source: str) -> tuple[str, ...]:
+    """Return the level names from coarse to fine, as asked or as parents lie above children."""
+    found = list(dict.fromkeys(level for level, _ in above))
+    if levels is not None:
+        unknown = [level for level in found if level not in levels] + [level for level in levels if level not in found]
+        if unknown:
+            raise InputError(
+                f"{source}: its levels are {listing(map(repr, found), 10)}, but asked for were "
+                f"{listing(map(repr, levels), 10)}; name all of them, coarse to fine."
+            )
+        return tuple(levels)
+    order = [level for level in found if any(lvl == level and not p[0] for (lvl, _), p in above.items())]
+    while order and len(order) < len(found):
+        labels = {child for level, child in above if level == order[-1]}
+        below = {level for (level, _), p in above.items() if level not in order and p[0] in labels}
+        if len(below) != 1:
+            break
+        order.append(below.pop())
+    if len(order) != len(found) or len([level for level in found if level in order[:1]]) != 1:
+        raise InputError(
+            f"{source}: the order of the levels {listing(map(repr, found), 10)} cannot be told from the table; "
+            "name them coarse to fine (--levels, levels=...)."
+        )
+    return tuple(order)
+
+
+def _depths(above: dict[tuple[str, str], list[str]], source: str) -> dict[tuple[str, str], int]:
+    """Return each label's distance from the top; a circle is refused."""
+    depths: dict[tuple[str, str], int] = {}
+    for start in above:
+        path, node = [], start
+        while node not in depths and node not in path and above[node][0] != "":
+            path.append(node)
+            node = ("", above[node][0])
+        if node in path:
+            circle = [label for _, label in path[path.index(node) :]]
+            raise InputError(
+                f"{source}: the taxonomy table is not a tree: these labels lie under each other in a circle: "
+                f"{listing(map(repr, circle))}."
+            )
+        top = depths.setdefault(node, 0)
+        for step, inner in enumerate(reversed(path), start=1):
+            depths[inner] = top + step
+    return depths

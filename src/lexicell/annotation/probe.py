@@ -1,0 +1,204 @@
+"""The probe: a frozen model's embedding and the gene counts themselves, each read by a linear tree of its own.
+
+A narrow embedding made from samples of genes may hide a marker that a linear model sees at once; a linear model on
+genes knows nothing of what pretraining learned. So both judge, and their opinions are multiplied (a product of
+experts, Hinton 2002): log P = log P_genes + weight * log P_embedding among the children of each parent, normalised.
+One regression over both sets of features side by side ("wide and deep", Cheng et al. 2016) was no better than genes
+alone; the figures are in LOG.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from lexicell.annotation.linear import (
+    Float32,
+    Int64,
+    LinearSettings,
+    LinearTree,
+    along_paths,
+    fit_linear_tree,
+    log_softmax_among_siblings,
+)
+from lexicell.annotation.tree import Tables
+from lexicell.labels import LabelTree
+
+TARGET = 1e4
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How the probe is fitted.
+
+    Attributes
+    ----------
+    genes
+        The linear tree on gene counts: log(1 + counts per 10,000), centred.
+    embedding
+        The linear tree on the standardised embedding.
+    weight
+        Weight of the embedding's opinion beside that of the genes, which has 1; 0 leaves the embedding out.
+    max_numbers
+        Cells x genes that may be held dense (4 bytes each); with more, the most variable genes that fit are used.
+    """
+
+    genes: LinearSettings = field(default_factory=LinearSettings)
+    embedding: LinearSettings = field(default_factory=lambda: LinearSettings(penalty=0.1))
+    weight: float = 0.5
+    max_numbers: int = 200_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class GeneFeatures:
+    """Which genes are read, and what is usual for them.
+
+    Attributes
+    ----------
+    columns
+        Columns of the counts that are used (n_used,).
+    mean
+        Their mean log(1 + counts per 10,000) in the reference (n_used,).
+    """
+
+    columns: Int64
+    mean: Float32
+
+    @classmethod
+    def fit(cls, counts: sparse.csr_matrix, max_numbers: int) -> Self:
+        """Choose the genes that vary: all, or the most variable ones that fit into `max_numbers`.
+
+        Raises
+        ------
+        ValueError
+            When no gene varies.
+        """
+        logs = log_per_10k(counts)
+        mean = np.asarray(logs.mean(axis=0, dtype=np.float64)).ravel()
+        square = np.asarray(logs.multiply(logs).mean(axis=0, dtype=np.float64)).ravel()
+        variance = square - mean**2
+        variance[variance < 1e-6 * square] = 0.0  # what float32 squares leave of a constant gene
+        most = max(1, max_numbers // max(counts.shape[0], 1))
+        columns = np.sort(np.argsort(-variance, kind="stable")[: min(most, int((variance > 0).sum()))])
+        if not len(columns):
+            raise ValueError("counts: no gene varies between the reference's cells.")
+        return cls(columns, mean[columns].astype(np.float32))
+
+    def __call__(self, counts: sparse.csr_matrix) -> Float32:
+        """Return the features of cells, dense (n_cells, n_used), from counts with the reference's columns."""
+        dense: Float32 = log_per_10k(counts)[:, self.columns].toarray()
+        dense -= self.mean
+        return dense
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A fitted probe."""
+
+    tree: LabelTree
+    settings: ProbeSettings
+    features: GeneFeatures
+    by_genes: LinearTree
+    centre: Float32
+    unit: Float32
+    by_embedding: LinearTree
+
+    @classmethod
+    def fit(
+        cls,
+        embedding: Float32,
+        counts: sparse.csr_matrix,
+        codes: Int64,
+        tree: LabelTree,
+        settings: ProbeSettings | None = None,
+    ) -> Self:
+        """Fit on labelled cells.
+
+        Parameters
+        ----------
+        embedding
+            (n_cells, width), by any model.
+        counts
+            Raw counts (n_cells, n_genes), CSR.
+        codes
+            Labels (n_cells, n_levels), as `LabelTree.encode` gives them; -1 is missing.
+        tree
+            The label tree.
+        settings
+            How it is fitted.
+
+        Raises
+        ------
+        ValueError
+            Where the arrays do not fit together, no cell is labelled, or no gene varies.
+        """
+        settings = settings or ProbeSettings()
+        if counts.shape[0] != len(embedding):
+            raise ValueError(f"counts: {counts.shape[0]} cells, but the embedding has {len(embedding)}.")
+        labelled = np.asarray(codes)[:, 0] >= 0
+        embedding, counts, codes = embedding[labelled], sparse.csr_matrix(counts)[labelled], np.asarray(codes)[labelled]
+        features = GeneFeatures.fit(counts, settings.max_numbers)
+        by_genes = fit_linear_tree(features(counts), codes, tree, settings.genes)
+        centre, spread = embedding.mean(axis=0), embedding.std(axis=0)
+        unit = np.where(spread > 0, spread, 1).astype(np.float32)
+        by_embedding = fit_linear_tree((embedding - centre) / unit, codes, tree, settings.embedding)
+        return cls(tree, settings, features, by_genes, centre, unit, by_embedding)
+
+    def tables(self, embedding: Float32, counts: sparse.csr_matrix) -> Tables:
+        """Return consistent probabilities, one table (n_cells, n_labels) a level."""
+        genes = self.by_genes.log_conditionals(self.features(counts))
+        cells = self.by_embedding.log_conditionals((embedding - self.centre) / self.unit)
+        return multiply_experts(self.tree, genes, cells, self.settings.weight)
+
+
+def multiply_experts(tree: LabelTree, first: list[Float32], second: list[Float32], weight: float) -> Tables:
+    """Multiply two experts' P(label | parent), the second one raised to `weight`; return probabilities per level."""
+    if weight == 0:
+        return along_paths(tree, first)
+    both = [a + np.float32(weight) * b for a, b in zip(first, second, strict=True)]
+    return along_paths(tree, [log_softmax_among_siblings(tree, place, logs) for place, logs in enumerate(both)])
+
+
+def log_per_10k(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return log(1 + counts per 10,000), float32, sparse; a cell without counts stays empty."""
+    values = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
+    depth = np.asarray(values.sum(axis=1)).ravel()
+    values.data *= np.repeat(TARGET / np.maximum(depth, 1.0), np.diff(values.indptr))
+    np.log1p(values.data, out=values.data)
+    return values.astype(np.float32)
+
+
+def balanced_subset(codes: Int64, most: int, rng: np.random.Generator) -> Int64:
+    """Return rows (ascending), at most `most`, that leave out cells of common labels first.
+
+    Every deepest label keeps all its cells up to one limit, the same for all, and loses a random choice beyond it.
+
+    Parameters
+    ----------
+    codes
+        Labels (n_cells, n_levels); -1 is missing. Cells without any label are left out.
+    most
+        Rows to return at most (one a label at least).
+    rng
+        Draws which cells stay.
+    """
+    depth = (codes >= 0).cumprod(axis=1).sum(axis=1)
+    rows = np.flatnonzero(depth > 0)
+    if len(rows) <= most:
+        return rows
+    deepest = np.stack([depth[rows], codes[rows, depth[rows] - 1]], axis=1)
+    label, sizes = np.unique(deepest, axis=0, return_inverse=True, return_counts=True)[1:]
+    ordered = np.sort(sizes)
+    # With a limit between the (i-1)th and the ith size, the smaller ones stay whole and the rest get the limit.
+    kept = np.concatenate([[0], np.cumsum(ordered)])
+    limits = (most - kept[:-1]) // np.arange(len(ordered), 0, -1)
+    limit = max(1, int(limits[limits <= ordered][0])) if (limits <= ordered).any() else int(ordered[-1])
+    shuffled = rng.permutation(len(rows))
+    by_label = shuffled[np.argsort(label.reshape(-1)[shuffled], kind="stable")]
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen: npt.NDArray[np.int64] = np.sort(rows[by_label[place < limit]])
+    return chosen

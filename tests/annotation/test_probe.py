@@ -1,0 +1,84 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from lexicell.annotation.linear import LinearSettings
+from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, balanced_subset, log_per_10k
+from lexicell.evaluation.baselines import log_cpm, logistic_regression
+from lexicell.labels import LabelTree
+
+
+@pytest.fixture
+def cells() -> tuple[np.ndarray, sparse.csr_matrix, pd.DataFrame]:
+    """Types t0 and t1 differ in genes alone, t2 and t3 in the embedding alone."""
+    rng = np.random.default_rng(0)
+    place = np.tile(np.arange(4), 40)
+    rate = np.full((160, 30), 2.0)
+    rate[place == 0, 0] = rate[place == 1, 1] = rate[place >= 2, 2] = 20.0
+    embedding = rng.normal(size=(160, 4))
+    embedding[:, 0] += np.where(place == 2, 4, 0) - np.where(place == 3, 4, 0)
+    obs = pd.DataFrame({"class": np.where(place < 2, "x", "y"), "type": [f"t{i}" for i in place]})
+    return embedding.astype(np.float32), sparse.csr_matrix(rng.poisson(rate)), obs
+
+
+def test_genes_and_embedding_both_judge(cells):
+    embedding, counts, obs = cells
+    tree = LabelTree.from_frame(obs, ["class", "type"])
+    codes = tree.encode(obs)
+
+    def hits(settings: ProbeSettings) -> np.ndarray:
+        probe = Probe.fit(embedding[:80], counts[:80], codes[:80], tree, settings)
+        called = probe.tables(embedding[80:], counts[80:])[1].argmax(axis=1)
+        return np.array([(called == codes[80:, 1])[codes[80:, 0] == place].mean() for place in range(2)])
+
+    assert (hits(ProbeSettings()) > 0.9).all()
+    genes_alone = hits(ProbeSettings(weight=0))
+    assert genes_alone[0] > 0.9
+    assert genes_alone[1] < 0.8
+
+
+def test_without_the_embedding_it_is_the_baseline_regression(cells):
+    embedding, counts, obs = cells
+    tree = LabelTree.from_frame(obs, ["type"])
+    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, ProbeSettings(weight=0))
+    same = logistic_regression(counts[:80], obs["type"][:80], counts[80:])
+    np.testing.assert_allclose(probe.tables(embedding[80:], counts[80:])[0], same.probs, atol=2e-3)
+    assert abs(log_per_10k(counts) - log_cpm(counts)).max() == 0
+
+
+def test_a_cells_answer_is_its_own(cells):
+    embedding, counts, obs = cells
+    tree = LabelTree.from_frame(obs, ["class", "type"])
+    probe = Probe.fit(embedding, counts, tree.encode(obs), tree)
+    whole = probe.tables(embedding, counts)
+    alone = probe.tables(embedding[5:6], counts[5:6])
+    for few, all_cells in zip(alone, whole, strict=True):
+        np.testing.assert_allclose(few[0], all_cells[5], atol=1e-5)
+
+
+def test_memory_bounds_the_genes_to_the_most_variable():
+    counts = sparse.csr_matrix(np.array([[9, 0, 5, 1], [0, 0, 5, 2], [9, 0, 5, 1], [0, 0, 5, 2]]))
+    assert GeneFeatures.fit(counts, 4 * 1).columns.tolist() == [0]
+    assert GeneFeatures.fit(counts, 4 * 9).columns.tolist() == [0, 2, 3]
+    with pytest.raises(ValueError, match="no gene varies"):
+        GeneFeatures.fit(sparse.csr_matrix(np.ones((3, 2), int)), 100)
+    with pytest.raises(ValueError, match="the embedding has 3"):
+        Probe.fit(
+            np.zeros((3, 2), np.float32),
+            counts,
+            np.zeros((4, 1), int),
+            LabelTree.from_dict({"levels": ["t"], "names": [["a"]], "parents": [[]]}),
+        )
+
+
+def test_a_subset_keeps_rare_labels_whole():
+    codes = np.repeat([[0, 0], [0, 1], [1, 2], [-1, -1]], [100, 5, 40, 10], axis=0)
+    codes[:3, 1] = -1
+    rng = np.random.default_rng(0)
+    chosen = balanced_subset(codes, 50, rng)
+    labels = [tuple(row) for row in codes[chosen]]
+    assert {label: labels.count(label) for label in set(labels)} == {(0, -1): 3, (0, 0): 21, (0, 1): 5, (1, 2): 21}
+    assert len(balanced_subset(codes, 1000, rng)) == 145
+    assert len(balanced_subset(codes, 1, rng)) == 4
+    assert LinearSettings().balance == 1
