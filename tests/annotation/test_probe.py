@@ -14,7 +14,7 @@ def cells() -> tuple[np.ndarray, sparse.csr_matrix, pd.DataFrame]:
     """Types t0 and t1 differ in genes alone, t2 and t3 in the embedding alone."""
     rng = np.random.default_rng(0)
     place = np.tile(np.arange(4), 40)
-    rate = np.full((160, 30), 2.0)
+    rate = np.full((160, 4), 2.0)
     rate[place == 0, 0] = rate[place == 1, 1] = rate[place >= 2, 2] = 20.0
     embedding = rng.normal(size=(160, 4))
     embedding[:, 0] += np.where(place == 2, 4, 0) - np.where(place == 3, 4, 0)
@@ -32,10 +32,11 @@ def test_genes_and_embedding_both_judge(cells):
         called = probe.tables(embedding[80:], counts[80:])[1].argmax(axis=1)
         return np.array([(called == codes[80:, 1])[codes[80:, 0] == place].mean() for place in range(2)])
 
-    assert (hits(ProbeSettings()) > 0.9).all()
+    both = hits(ProbeSettings(weight=1))
+    assert (both > 0.85).all(), both
     genes_alone = hits(ProbeSettings(weight=0))
     assert genes_alone[0] > 0.9
-    assert genes_alone[1] < 0.8
+    assert genes_alone[1] < 0.75
 
 
 def test_without_the_embedding_it_is_the_baseline_regression(cells):

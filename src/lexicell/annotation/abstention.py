@@ -221,7 +221,7 @@ def _level_rule(
             break
         best = rule
     if best is not None and bool((probs >= best.threshold).all()):
-        best = replace(best, threshold=0.0)  # whatever is as sure as any of the held-out cells, or less
+        best = replace(best, threshold=0.0)  # it kept every held-out cell: no threshold was needed
     found = best or strictest
     assert found is not None
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lexicell.data.gene_ids import name_columns, texts_of
 from lexicell.data.matrix_choice import choose_matrix, not_counts, remedy
 from lexicell.data.readers import MatrixSource, open_source
 from lexicell.data.readers.bands import turned
+from lexicell.data.readers.matrices import Matrix
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
 from lexicell.genes.annotations import GeneAnnotations, MatchReport, Resolution
@@ -67,6 +69,74 @@ class Query:
         """Number of cells."""
         return int(self.counts.shape[0])
 
+    def over(self, genes: npt.NDArray[np.int64]) -> Query:
+        """Return the same cells over some genes (ascending lexicon indices) alone, in that order.
+
+        A gene that the cells' file did not measure must not be asked for.
+        """
+        order = np.argsort(self.gene_index, kind="stable")
+        columns = order[np.searchsorted(self.gene_index, genes, sorter=order)]
+        return replace(self, counts=sp.csr_matrix(self.counts[:, columns]), gene_index=genes)
+
+
+@dataclass(frozen=True, eq=False)
+class QueryCells:
+    """Cells of an open input, not yet read: what they are, and `parts` to read them in pieces.
+
+    `report` knows the genes but not yet the counts; see `Query` for the rest.
+    """
+
+    n_cells: int
+    gene_index: npt.NDArray[np.int64]
+    species: str
+    report: MatchReport
+    obs: pd.DataFrame
+    matrix: str
+    notes: tuple[str, ...]
+    _source: MatrixSource
+    _kinds: npt.NDArray[np.int64]
+
+    @property
+    def genes(self) -> npt.NDArray[np.int64]:
+        """The lexicon's genes that these cells measured, ascending."""
+        return np.unique(self.gene_index[self.gene_index >= 0])
+
+    def parts(self, cells_at_once: int) -> Iterator[Query]:
+        """Yield all cells in order, at most `cells_at_once` at a time (a part's report counts its own cells)."""
+        matrix = turned(self._source.matrix(self.matrix), None)
+        for start in range(0, self.n_cells, cells_at_once):
+            stop = min(start + cells_at_once, self.n_cells)
+            counts = _read_rows(self._source, matrix, self.matrix, start, stop)
+            sums = np.asarray(counts.sum(axis=0, dtype=np.int64)).ravel()
+            kinds = [self._kinds >= 0, self._kinds == -2, self._kinds == -1]
+            report = self.report.with_counts(*(float(sums[kind].sum()) for kind in kinds))
+            counts, index = _summed(counts, self.gene_index)
+            obs = self.obs.iloc[start:stop]
+            yield Query(counts, index, self.species, report, obs, self.matrix, self.notes)
+
+
+@contextmanager
+def open_query(
+    query: AnnData | str | Path, lexicon: Lexicon, species: str | None = None, counts: str | None = None
+) -> Iterator[QueryCells]:
+    """Open cells to be read in parts, in bounded memory; parameters and errors as of `read_query`."""
+    label = str(query) if not isinstance(query, AnnData) else "query AnnData"
+    with reading(label), open_source(query, label) as source:
+        if source.n_cells == 0:
+            raise InputError(f"{source.name}: holds no cells.")
+        choice = choose_matrix(source, counts)
+        var = source.var(choice.matrix)
+        name, how = _species(source, var, lexicon, species)
+        resolution, place = _resolve(source, var, GeneAnnotations.from_lexicon(lexicon, name))
+        notes = (choice.said, f"species {name} ({how})", f"genes by {place}")
+        index = np.append(lexicon.rows_of(name), -1)[np.where(resolution.rows >= 0, resolution.rows, -1)]
+        _check_matched(source, resolution, name, guessed=how.startswith("the only"))
+        obs = source.obs(source.obs_columns)
+        obs.index = pd.Index(obs.index.astype(str))
+        yield QueryCells(
+            source.n_cells, index, name, resolution.report, obs, choice.matrix, notes, source, resolution.rows
+        )
+
 
 def read_query(
     query: AnnData | str | Path, lexicon: Lexicon, species: str | None = None, counts: str | None = None
@@ -90,28 +160,14 @@ def read_query(
     InputError
         When there are no raw counts, the species is not clear or not in the lexicon, or hardly a gene is known.
     """
-    label = str(query) if not isinstance(query, AnnData) else "query AnnData"
-    with reading(label), open_source(query, label) as source:
-        if source.n_cells == 0:
-            raise InputError(f"{source.name}: holds no cells.")
-        choice = choose_matrix(source, counts)
-        var = source.var(choice.matrix)
-        name, how = _species(source, var, lexicon, species)
-        resolution, place = _resolve(source, var, GeneAnnotations.from_lexicon(lexicon, name))
-        notes = (choice.said, f"species {name} ({how})", f"genes by {place}")
-        index = np.append(lexicon.rows_of(name), -1)[np.where(resolution.rows >= 0, resolution.rows, -1)]
-        _check_matched(source, resolution, name, guessed=how.startswith("the only"))
-        matrix = _read_counts(source, choice.matrix)
-        obs = source.obs(source.obs_columns)
-    sums = np.asarray(matrix.sum(axis=0, dtype=np.int64)).ravel()
-    kinds = [resolution.rows >= 0, resolution.rows == -2, resolution.rows == -1]
-    report = resolution.report.with_counts(*(float(sums[kind].sum()) for kind in kinds))
-    matrix, index = _summed(matrix, index)
-    obs.index = pd.Index(obs.index.astype(str))
-    return Query(matrix, index, name, report, obs, choice.matrix, notes)
+    with open_query(query, lexicon, species, counts) as cells:
+        (whole,) = cells.parts(cells.n_cells)
+    return whole
 
 
-def store_queries(store: Store, cells: npt.NDArray[np.int64], lexicon: Lexicon) -> Iterator[Query]:
+def store_queries(
+    store: Store, cells: npt.NDArray[np.int64], lexicon: Lexicon, cells_at_once: int | None = None
+) -> Iterator[Query]:
     """Yield cells of a store as queries that fit into memory, each of one source and over the genes it measured.
 
     Parameters
@@ -122,6 +178,8 @@ def store_queries(store: Store, cells: npt.NDArray[np.int64], lexicon: Lexicon) 
         (n,) rows of the store, ascending; so come the cells of the queries, one after the other.
     lexicon
         The genes of the model.
+    cells_at_once
+        Most cells of a query; 50,000 unless given.
 
     Raises
     ------
@@ -129,13 +187,14 @@ def store_queries(store: Store, cells: npt.NDArray[np.int64], lexicon: Lexicon) 
         When the lexicon holds no gene that these cells measured.
     """
     index = lexicon.map_from(store.lexicon)
+    step = cells_at_once or _CELLS_AT_ONCE
     found = False
     for source in store.sources:
         own = cells[(cells >= source.start) & (cells < source.stop)]
         known = int((index[source.panel] >= 0).sum())
         found |= bool(known and len(own))
-        for start in range(0, len(own), _CELLS_AT_ONCE):
-            here = own[start : start + _CELLS_AT_ONCE]
+        for start in range(0, len(own), step):
+            here = own[start : start + step]
             rows = store.rows(here)
             counts = sp.csr_matrix(
                 (rows.counts, rows.genes.astype(np.int64), rows.indptr), shape=(len(here), store.n_genes)
@@ -219,21 +278,23 @@ def _check_matched(source: MatrixSource, resolution: Resolution, species: str, *
         )
 
 
-def _read_counts(source: MatrixSource, name: str) -> sp.csr_matrix:
-    matrix = turned(source.matrix(name), None)
+def _read_rows(source: MatrixSource, matrix: Matrix, name: str, start: int, stop: int) -> sp.csr_matrix:
+    """Read the cells ``start:stop``, in pieces that the matrix reads in one go."""
+    edges = matrix.edges()
+    inside = edges[(edges > start) & (edges < stop)].tolist()
     data, genes, lengths = [], [], [np.zeros(1, dtype=np.int64)]
-    for start, stop in pairwise(matrix.edges().tolist()):
-        rows = matrix.read(start, stop)
+    for first, last in pairwise([start, *inside, stop]):
+        rows = matrix.read(first, last)
         try:
             data.append(integers_of(rows.data))
         except NotCountsError as fault:
-            cell = start + int(np.searchsorted(rows.indptr, fault.position, side="right")) - 1
+            cell = first + int(np.searchsorted(rows.indptr, fault.position, side="right")) - 1
             text = not_counts(source, name, cell, int(rows.genes[fault.position]), fault)
             raise InputError(f"{text}; expected raw counts. {remedy(source, name)}") from None
         genes.append(rows.genes.astype(np.int32))
         lengths.append(np.diff(rows.indptr))
-    shape = (matrix.n_cells, matrix.n_genes)
     indptr = np.cumsum(np.concatenate(lengths))
+    shape = (stop - start, matrix.n_genes)
     counts = sp.csr_matrix((np.concatenate(data), np.concatenate(genes), indptr), shape=shape)
     counts.sum_duplicates()
     counts.eliminate_zeros()
