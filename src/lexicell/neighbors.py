@@ -80,22 +80,59 @@ def find_neighbors(
     ValueError
         Where the shapes do not fit, a value is not finite, or `k` is out of range.
     """
-    within = query is None
-    base = _points(reference, "reference", metric)
-    asked = base if query is None else _points(query, "query", metric)
-    if asked.shape[1] != base.shape[1]:
-        raise ValueError(f"query: {asked.shape[1]} columns, but the reference has {base.shape[1]}.")
-    findable = len(base) - within
-    if not 1 <= k <= findable:
-        raise ValueError(f"k: {k} neighbours asked for; expected 1 to {findable} (the rows there are).")
-    if not len(asked):
-        return Neighbors(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-    if method == "auto":
-        method = "exact" if len(base) <= EXACT_UP_TO else "ivf"
-    candidates = _candidates(base, asked, min(k + within + _SPARE, len(base)), method)
-    if within:
-        candidates[candidates == np.arange(len(base))[:, None]] = -1
-    return _ranked(base, asked, candidates, k, metric)
+    base = NeighborIndex(reference, metric=metric, method=method)
+    return base.search_within(k) if query is None else base.search(query, k)
+
+
+class NeighborIndex:
+    """Points to search among, indexed once and asked many times; see `find_neighbors`.
+
+    Parameters
+    ----------
+    reference
+        Points (n_reference, width).
+    metric, method
+        As of `find_neighbors`.
+    """
+
+    def __init__(
+        self, reference: npt.NDArray[np.floating], *, metric: Metric = "cosine", method: Method = "exact"
+    ) -> None:
+        self._metric, self._method = metric, method
+        self._base = _points(reference, "reference", metric)
+        if method == "auto":
+            self._method = "exact" if len(self._base) <= EXACT_UP_TO else "ivf"
+        self._index: Any = None
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+    def search(self, query: npt.NDArray[np.floating], k: int) -> Neighbors:
+        """Return each query's `k` nearest rows."""
+        asked = _points(query, "query", self._metric)
+        if asked.shape[1] != self._base.shape[1]:
+            raise ValueError(f"query: {asked.shape[1]} columns, but the reference has {self._base.shape[1]}.")
+        return self._search(asked, k, within=False)
+
+    def search_within(self, k: int) -> Neighbors:
+        """Return each row's `k` nearest other rows."""
+        return self._search(self._base, k, within=True)
+
+    def _search(self, asked: npt.NDArray[np.float32], k: int, *, within: bool) -> Neighbors:
+        findable = len(self._base) - within
+        if not 1 <= k <= findable:
+            raise ValueError(f"k: {k} neighbours asked for; expected 1 to {findable} (the rows there are).")
+        if not len(asked):
+            return Neighbors(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+        if self._index is None:
+            self._index = _build_index(self._base, self._method)
+        wanted = min(k + within + _SPARE, len(self._base))
+        if self._method == "hnsw":
+            self._index.hnsw.efSearch = max(128, 2 * wanted)
+        candidates: npt.NDArray[np.int64] = self._index.search(asked, wanted)[1]
+        if within:
+            candidates[candidates == np.arange(len(self._base))[:, None]] = -1
+        return _ranked(self._base, asked, candidates, k, self._metric)
 
 
 def vote_weights(
@@ -145,9 +182,7 @@ def _points(values: npt.NDArray[np.floating], name: str, metric: Metric) -> npt.
     return scaled
 
 
-def _candidates(
-    base: npt.NDArray[np.float32], asked: npt.NDArray[np.float32], k: int, method: Method
-) -> npt.NDArray[np.int64]:
+def _build_index(base: npt.NDArray[np.float32], method: Method) -> Any:
     # On rows of unit length the Euclidean order is the cosine order: one kind of index serves both metrics.
     width = base.shape[1]
     index: Any
@@ -161,7 +196,6 @@ def _candidates(
         index.train(base)
     elif method == "hnsw":
         index = faiss.IndexHNSWFlat(width, _HNSW_LINKS)
-        index.hnsw.efSearch = max(128, 2 * k)
     else:
         raise ValueError(f"method: expected 'auto', 'exact', 'ivf' or 'hnsw', got {method!r}.")
     if method == "hnsw":
@@ -169,8 +203,7 @@ def _candidates(
             index.add(base)
     else:
         index.add(base)
-    found: npt.NDArray[np.int64] = index.search(asked, k)[1]
-    return found
+    return index
 
 
 @contextmanager

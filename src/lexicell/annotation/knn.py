@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from lexicell.annotation.tree import Calls, Tables, call_labels, consistent
 from lexicell.labels import LabelTree
-from lexicell.neighbors import Method, Metric, find_neighbors, vote_weights
+from lexicell.neighbors import Method, Metric, NeighborIndex, vote_weights
 
 _BLOCK = 1 << 24  # numbers in the finest level's table at a time
 
@@ -74,28 +74,42 @@ def transfer_labels(
     ValueError
         Where the arrays do not fit together or no reference cell is labelled.
     """
-    settings = settings or KnnSettings()
-    codes = np.asarray(codes)
-    if codes.shape != (len(reference), len(tree.levels)):
-        raise ValueError(
-            f"codes: expected the shape {(len(reference), len(tree.levels))} (reference cells, levels), "
-            f"got {codes.shape}."
-        )
-    labelled = codes[:, 0] >= 0
-    if not labelled.any():
-        raise ValueError(f"codes: no reference cell has a label on the level '{tree.levels[0]}'.")
-    reference, codes = np.asarray(reference)[labelled], codes[labelled]
-    found = find_neighbors(
-        reference,
-        query,
-        k=min(settings.k, len(reference)),
-        metric=settings.metric,
-        method=settings.method,
-    )
-    weights = vote_weights(found, _deepest_label(codes), power=settings.power, balance=settings.balance)
     step = max(1, _BLOCK // max(tree.sizes))
-    blocks = [slice(start, start + step) for start in range(0, max(len(weights), 1), step)]
-    return Calls.join([call_labels(tree, vote(found.indices[rows], weights[rows], codes, tree)) for rows in blocks])
+    voters = Voters(reference, codes, tree, settings)
+    blocks = [slice(start, start + step) for start in range(0, max(len(query), 1), step)]
+    return Calls.join([call_labels(tree, voters.tables(query[rows])) for rows in blocks])
+
+
+class Voters:
+    """Labelled cells that vote, indexed once and asked many times; parameters and errors as of `transfer_labels`."""
+
+    def __init__(
+        self,
+        reference: npt.NDArray[np.floating],
+        codes: npt.NDArray[np.int64],
+        tree: LabelTree,
+        settings: KnnSettings | None = None,
+    ) -> None:
+        codes = np.asarray(codes)
+        if codes.shape != (len(reference), len(tree.levels)):
+            raise ValueError(
+                f"codes: expected the shape {(len(reference), len(tree.levels))} (reference cells, levels), "
+                f"got {codes.shape}."
+            )
+        labelled = codes[:, 0] >= 0
+        if not labelled.any():
+            raise ValueError(f"codes: no reference cell has a label on the level '{tree.levels[0]}'.")
+        self._tree, self._settings = tree, settings or KnnSettings()
+        self._codes = codes[labelled]
+        self._classes = _deepest_label(self._codes)
+        points = np.asarray(reference)[labelled]
+        self._index = NeighborIndex(points, metric=self._settings.metric, method=self._settings.method)
+
+    def tables(self, query: npt.NDArray[np.floating]) -> Tables:
+        """Return the probabilities that the vote gives, consistent, one table (n_query, n_labels) a level."""
+        found = self._index.search(query, min(self._settings.k, len(self._index)))
+        weights = vote_weights(found, self._classes, power=self._settings.power, balance=self._settings.balance)
+        return vote(found.indices, weights, self._codes, self._tree)
 
 
 def vote(
