@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from lexicell.inference.cell_model import CellModel
     from lexicell.labels import LabelTree
     from lexicell.workflows.annotate import annotate
+    from lexicell.workflows.benchmark_annotate import benchmark_annotate
     from lexicell.workflows.demo import demo
     from lexicell.workflows.embed import embed
+    from lexicell.workflows.extend import extend
     from lexicell.workflows.genes import genes_table
     from lexicell.workflows.prepare import prepare
     from lexicell.workflows.pretrain import pretrain
@@ -42,8 +44,10 @@ _HOMES = {
     "SimulationConfig": "lexicell.datasets.simulate",
     "Store": "lexicell.data.store",
     "annotate": "lexicell.workflows.annotate",
+    "benchmark_annotate": "lexicell.workflows.benchmark_annotate",
     "demo": "lexicell.workflows.demo",
     "embed": "lexicell.workflows.embed",
+    "extend": "lexicell.workflows.extend",
     "genes_table": "lexicell.workflows.genes",
     "get_data": "lexicell.workflows.public_data",
     "list_data": "lexicell.workflows.public_data",
@@ -65,8 +69,10 @@ __all__ = [
     "SimulationConfig",
     "Store",
     "annotate",
+    "benchmark_annotate",
     "demo",
     "embed",
+    "extend",
     "genes_table",
     "get_data",
     "list_data",

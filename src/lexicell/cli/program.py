@@ -90,7 +90,15 @@ VERBS = (
     ),
     Verb(("embed",), "cells", "RUN QUERY.h5ad --out OUT.h5ad", 'cell embeddings, obsm["X_lexicell"]'),
     Verb(("annotate",), "cells", "RUN QUERY.h5ad --reference REF --out OUT.h5ad", "carry labels over from a reference"),
+    Verb(
+        ("extend",),
+        "species",
+        "RUN --store STORE --out RUN2",
+        "let a species join a trained model, without orthologs",
+        "lexicell.training.extension_recipe:ExtensionRecipe",
+    ),
     Verb(("genes", "table"), "genes", "RUN", "gene embeddings with species, id, symbol"),
+    Verb(("benchmark", "annotate"), "benchmark", "STORE --out DIR", "annotation beside other tools and embeddings"),
     Verb(("report",), "training", "RUN", "one HTML page of a run"),
 )
 

@@ -30,6 +30,7 @@ from lexicell.inference.cell_model import CellModel
 from lexicell.labels import LabelTree, clean_labels
 from lexicell.randomness import generator
 from lexicell.training.datamodule import CellDataModule
+from lexicell.training.extension import run_cells
 from lexicell.training.recipe import load_recipe
 from lexicell.training.run_folder import RECIPE, RUN, read_json
 
@@ -174,13 +175,13 @@ def _baselines(reference: csr_matrix, query: csr_matrix, labels: pd.DataFrame) -
 def picture(reference: Float32, query: Float32, known: pd.Series, truth: pd.Series) -> pd.DataFrame:
     """Return coordinates of reference and held-out cells in the plane: UMAP where it is installed, else PCA."""
     both = np.concatenate([reference, query])
-    method, points = _plane(both)
+    method, points = plane(both)
     labels = np.concatenate([np.asarray(known, dtype=object), np.asarray(truth, dtype=object)])
     split = np.repeat(["reference", "held out"], [len(reference), len(query)])
     return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "label": labels, "split": split, "method": method})
 
 
-def _plane(embedding: Float32) -> tuple[str, Float32]:
+def plane(embedding: Float32) -> tuple[str, Float32]:
     if len(embedding) >= _FEWEST_FOR_UMAP:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what else could be installed beside umap-learn
@@ -216,7 +217,7 @@ def compare_run(run: Path, *, progress: bool = False) -> HeldOutTables:
     model = CellModel.load(run)
     data = _split_of(run)
     chosen = _choose(data)
-    asked, learned = (_read(data.collection, cells, chosen.tree) for cells in (chosen.held_out, chosen.reference))
+    asked, learned = (read_cells(data.collection, cells, chosen.tree) for cells in (chosen.held_out, chosen.reference))
     if chosen.tree is not None:
         tables = compare(model, learned, asked, chosen.tree, progress=progress)
     else:
@@ -269,10 +270,10 @@ def _split_of(run: Path) -> CellDataModule:
                 f"{store.fingerprint[:12]}, the run's {entry['fingerprint'][:12]})."
             )
         stores.append(store)
-    return CellDataModule(stores, recipe.data, recipe.sampling, recipe.seed)
+    return run_cells(run, recipe, stores)
 
 
-def _read(collection: CellCollection, cells: Int64, tree: LabelTree | None) -> Cells:
+def read_cells(collection: CellCollection, cells: Int64, tree: LabelTree | None) -> Cells:
     """Read cells (ascending) with their labels; without a tree, with their tissue, or else source, as ``kind``."""
     parts: list[Query] = []
     start = 0
@@ -282,7 +283,7 @@ def _read(collection: CellCollection, cells: Int64, tree: LabelTree | None) -> C
             parts += store_queries(store, own, collection.lexicon)
         start += store.n_cells
     if tree is not None:
-        return Cells(tuple(parts), tree.decode(collection.labels[cells]))
+        return Cells(tuple(parts), tree.decode(collection.labels[cells].astype(np.int64)))
     tissue = collection.column("tissue")
     kind = tissue if len(set(tissue) - {None}) > 1 else collection.column("source")
     return Cells(tuple(parts), pd.DataFrame({"kind": kind[cells]}))
