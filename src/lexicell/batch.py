@@ -27,7 +27,7 @@ class CellBatch:
     depth: Tensor  # float32 (b,): total counts of the cell, over all its genes
     covariates: Tensor  # int64 (b, c): level of each covariate; 0 is unknown (or dropped)
     labels: Tensor  # int64 (b, k): node of the label tree per level; -1 where there is no label
-    position: Tensor  # int64 (b,): place of the cell in the endless global order
+    position: Tensor  # int64 (b,): place of the cell in the endless global order; -1 where it only fills up
 
     @property
     def n_cells(self) -> int:

@@ -18,6 +18,7 @@ import torch
 from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.model.checkpoint import load_model
+from lexicell.training.checkpoints import checkpoints_in
 from lexicell.training.fit import fit
 from lexicell.training.recipe import Recipe, override_recipe
 from lexicell.training.run_folder import read_json
@@ -42,8 +43,9 @@ def recipe(**overrides: object) -> Recipe:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    return {name: value for name, value in state.items() if name.startswith(("network.", "exposure"))}
+    state = torch.load(checkpoints_in(run / "checkpoints")[0], weights_only=True)
+    network = {name: value for name, value in state["state_dict"].items() if name.startswith("network.")}
+    return network | {"exposure": state["exposure"]}
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -133,7 +135,7 @@ def test_a_killed_process_resumes(stores: list[Store], whole: Path, tmp_path: Pa
         fit(override_recipe(Recipe(), {SMALL!r}), stores, Path({str(out)!r}), progress=False)
     """)
     process = subprocess.Popen([sys.executable, "-c", script])
-    while not (out / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
+    while not checkpoints_in(out / "checkpoints") and process.poll() is None:
         time.sleep(0.002)
     process.kill()
     process.wait()
@@ -184,8 +186,10 @@ def test_a_malicious_checkpoint_is_not_run(
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": Malice(), "global_step": 3}, run / "checkpoints" / "last.ckpt")
-    with pytest.raises(InputError, match="checkpoint"):
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    torch.save({"state_dict": Malice(), "global_step": 3}, run / "checkpoints" / "step-000000012.ckpt")
+    with pytest.raises(InputError, match="no checkpoint is whole .*more than tensors"):
         fit(recipe(trainer__max_steps=20), stores, run, resume=True, progress=False)
     assert not (tmp_path / "pwned").exists()
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lexicell.errors import InputError, listing
+from lexicell.files import write_bytes, write_text
 from lexicell.genes.lexicon import Lexicon
 from lexicell.labels import LabelTree
 from lexicell.model.counts import CountConfig
@@ -84,14 +85,16 @@ class ModelSpec:
 
 def save_model(folder: Path, network: CellNetwork, spec: ModelSpec) -> None:
     """Write a model into a folder; each file is whole or not there."""
+    save_weights(folder, network.state_dict(), spec)
+
+
+def save_weights(folder: Path, weights: Mapping[str, torch.Tensor], spec: ModelSpec) -> None:
+    """Write a network's weights and what they mean into a folder; each file is whole or not there."""
     folder.mkdir(parents=True, exist_ok=True)
     spec.lexicon.save(folder / LEXICON)
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    metadata = {"lexicon_fingerprint": spec.lexicon.fingerprint}
-    save_file(weights, folder / f"{WEIGHTS}.part", metadata=metadata)
-    (folder / f"{WEIGHTS}.part").replace(folder / WEIGHTS)
-    (folder / f"{CONFIG}.part").write_text(json.dumps(spec.to_dict(), indent=1) + "\n", encoding="utf-8")
-    (folder / f"{CONFIG}.part").replace(folder / CONFIG)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    write_bytes(folder / WEIGHTS, save(tensors, metadata={"lexicon_fingerprint": spec.lexicon.fingerprint}))
+    write_text(folder / CONFIG, json.dumps(spec.to_dict(), indent=1) + "\n")
 
 
 def load_spec(folder: Path) -> ModelSpec:

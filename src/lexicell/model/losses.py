@@ -15,7 +15,9 @@ def count_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     return losses.view(classes.shape)
 
 
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    first: Tensor, second: Tensor, temperature: float, others: tuple[Tensor, Tensor] | None = None, start: int = 0
+) -> Tensor:
     """Return the symmetric InfoNCE loss between two views (van den Oord et al. 2018; Radford et al. 2021).
 
     Parameters
@@ -24,10 +26,21 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         (b, width) unit vectors; row ``i`` of both is the same cell.
     temperature
         Divides the cosine similarities.
+    others
+        Both views of all cells to compare with, (n, width) each; by default those of `first` and `second`.
+    start
+        Row of `others` at which the b cells themselves stand.
+
+    Returns
+    -------
+    Tensor
+        The mean over the b cells.
     """
-    similarity = first.float() @ second.float().T / temperature
-    same = torch.arange(len(first), device=first.device)
-    return (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
+    all_first, all_second = (first, second) if others is None else others
+    same = torch.arange(start, start + len(first), device=first.device)
+    forth = first.float() @ all_second.float().T / temperature
+    back = second.float() @ all_first.float().T / temperature
+    return (F.cross_entropy(forth, same) + F.cross_entropy(back, same)) / 2
 
 
 def label_cross_entropy(log_probabilities: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:

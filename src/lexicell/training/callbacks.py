@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,9 +16,13 @@ from lightning.pytorch.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lexicell.batch import CellBatch
-from lexicell.model.checkpoint import ModelSpec, save_model
-from lexicell.training.module import AS_QUERY, Pretraining
-from lexicell.training.run_folder import EXPOSURE, write_array
+from lexicell.model.checkpoint import ModelSpec, save_weights
+from lexicell.training.exposure import AS_QUERY
+from lexicell.training.module import Pretraining
+from lexicell.training.run_folder import EXPOSURE, unless_disk_full, write_array
+from lexicell.training.sharding import whole_weights
+
+AGREE_EVERY = 10  # steps: on a GPU, processes that ask each other wait for each other
 
 
 class ProgressLine(Callback):
@@ -71,13 +77,14 @@ class ProgressLine(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Tell what was found on the held-out cells, and leave the time it took out of the speed."""
-        if self._visible and isinstance(pl_module, Pretraining):
+        exposure = pl_module.exposure.total()[0] if isinstance(pl_module, Pretraining) else None
+        if self._visible and isinstance(pl_module, Pretraining) and exposure is not None:
             metrics = trainer.callback_metrics
             parts = [f"step {trainer.global_step:,}: held-out skill {float(metrics['val/skill']):+.3f}"]
             names = ("loss", *(objective.name for _, objective in pl_module.objectives))
             parts += [f"{name} {float(metrics[f'val/{name}']):.3f}" for name in names]
             parts.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.1e}")
-            asked = float((pl_module.exposure[:, AS_QUERY] > 0).float().mean())
+            asked = float((exposure[:, AS_QUERY] > 0).float().mean())
             parts.append(f"genes asked {asked:.1%}")
             self._bar.console.print("  ".join(parts), highlight=False, soft_wrap=True)
         self._clock = None
@@ -98,6 +105,8 @@ class SaveModel(Callback):
 
     def __init__(self, folder: Path, spec: ModelSpec, *, best: float = float("inf")) -> None:
         self._folder, self._spec, self._best = folder, spec, best
+        self.counts_clamped = 0
+        """Counts above the largest class so far, over all processes."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the lowest loss so far."""
@@ -112,19 +121,23 @@ class SaveModel(Callback):
         if trainer.sanity_checking or not isinstance(pl_module, Pretraining):
             return
         loss = float(trainer.callback_metrics["val/loss"])
-        exposure = trainer.strategy.reduce(pl_module.exposure.clone(), reduce_op="sum")
-        if trainer.is_global_zero:
-            write_array(self._folder / EXPOSURE, exposure.cpu().numpy())
-            if loss < self._best:
-                save_model(self._folder, pl_module.network, self._spec)
-        if loss < self._best:  # never for NaN
-            self._best = loss
+        exposure, self.counts_clamped = pl_module.exposure.total()
+        better = trainer.strategy.broadcast(loss < self._best)  # never for NaN
+        weights = whole_weights(pl_module.network) if better else None
+        if not trainer.is_global_zero:
+            return
+        with unless_disk_full(f"the model in {self._folder}"):
+            write_array(self._folder / EXPOSURE, exposure.numpy())
+            if weights is not None:
+                save_weights(self._folder, weights, self._spec)
+                self._best = loss
 
 
 class Stop(Callback):
     """Ends a run after its last step, or after the current batch on SIGINT or SIGTERM.
 
-    In both cases a look at the held-out cells and a checkpoint follow. A second signal ends the run at once.
+    In both cases a look at the held-out cells and a checkpoint follow. A second SIGINT (Ctrl-C) ends the run at once;
+    a second SIGTERM changes nothing, as batch systems send several.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -132,37 +145,43 @@ class Stop(Callback):
     def __init__(self, max_steps: int) -> None:
         self._max_steps = max_steps
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen; Python lets only the main thread do so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {kind: signal.getsignal(kind) for kind in self.signals}
+        self._listen()
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _listen(self) -> None:
+        for kind in self.signals:
+            signal.signal(kind, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        impatient = self.received is not None and number == signal.SIGINT
         self.received = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        for kind, handler in self._before.items():
-            signal.signal(kind, handler)
-        self._before = {}
+        if impatient:
+            raise KeyboardInterrupt
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Listen; Python lets only the main thread do so."""
+        """Listen instead of Lightning, which would end the run without a checkpoint."""
         if threading.current_thread() is threading.main_thread():
-            for kind in self.signals:
-                self._before[kind] = signal.signal(kind, self._receive)
+            self._listen()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop when all is done, or when asked to."""
-        signalled = trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
-        if signalled or trainer.global_step >= self._max_steps:
+        """Stop when all is done, or when asked to; several processes must agree, and do so every few steps."""
+        if trainer.global_step >= self._max_steps:
             trainer.should_stop = True
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Listen no more."""
-        self._restore()
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Listen no more."""
-        self._restore()
+        elif trainer.world_size == 1:
+            trainer.should_stop |= self.received is not None
+        elif trainer.global_step % AGREE_EVERY == 0:
+            trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)

@@ -134,6 +134,13 @@ class CellDataModule(lightning.LightningDataModule):
         start = batch * self.config.batch_size
         return self.training_cells[self._order().take(start, start + self.config.batch_size).cells]
 
+    def cell_names(self, cells: npt.NDArray[np.int64]) -> list[str]:
+        """Return where cells lie, as ``STORE row ROW``."""
+        starts = np.cumsum([0, *(store.n_cells for store in self.collection.stores)])
+        store = np.searchsorted(starts, cells, side="right") - 1
+        names = [store.name for store in self.collection.stores]
+        return [f"{names[place]} row {cell - starts[place]}" for place, cell in zip(store, cells, strict=True)]
+
     def _order(self) -> CellOrder:
         panel = self.collection.panel[self.training_cells]
         return CellOrder(panel, self.config.order, self.seed, shares=self.shares)

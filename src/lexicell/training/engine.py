@@ -12,17 +12,19 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from lexicell.training.checkpoints import CheckpointFiles
 from lexicell.training.recipe import TrainerConfig
-from lexicell.training.run_folder import MetricsTable
+from lexicell.training.run_folder import Curves, MetricsTable
+from lexicell.training.sharding import Sharded
 
 
 def is_child() -> bool:
     """Return whether this is one of the further processes that Lightning, torchrun or SLURM started for this run."""
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0
+    return any(int(os.environ.get(name, 0)) > 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
 def on_gpu(config: TrainerConfig) -> bool:
@@ -30,16 +32,19 @@ def on_gpu(config: TrainerConfig) -> bool:
     return torch.cuda.is_available() and config.accelerator != "cpu"
 
 
-def build_trainer(config: TrainerConfig, out: Path, callbacks: list[Callback], done: int | None) -> lightning.Trainer:
+def build_trainer(
+    config: TrainerConfig, out: Path, callbacks: list[Callback], files: CheckpointFiles, done: int | None
+) -> lightning.Trainer:
     """Return the trainer of a run that has done so many steps; None for a new one."""
     precision: Any = config.precision
     if precision == "auto":
         precision = "bf16-mixed" if on_gpu(config) and torch.cuda.is_bf16_supported() else "32-true"
-    devices: int | str = 1 if config.devices == "auto" and not on_gpu(config) else config.devices
+    devices = _devices(config)
     return lightning.Trainer(
         accelerator=config.accelerator,
         devices=devices,
-        strategy=_strategy(config),
+        num_nodes=config.nodes,
+        strategy=_strategy(config, devices),
         precision=precision,
         max_steps=config.max_steps,
         val_check_interval=config.val_every,
@@ -48,7 +53,8 @@ def build_trainer(config: TrainerConfig, out: Path, callbacks: list[Callback], d
         gradient_clip_val=config.grad_clip,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        logger=[MetricsTable(out, keep_to_step=done), TensorBoardLogger(out, name="", version="tensorboard")],
+        plugins=_plugins(files),
+        logger=[MetricsTable(out, keep_to_step=done), Curves(out)],
         callbacks=callbacks,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -56,9 +62,27 @@ def build_trainer(config: TrainerConfig, out: Path, callbacks: list[Callback], d
     )
 
 
-def _strategy(config: TrainerConfig) -> Any:
-    """Return Lightning's strategy; buffers are counters and tables of each process, not to be broadcast."""
-    return DDPStrategy(broadcast_buffers=False) if config.strategy == "ddp" else config.strategy
+def _devices(config: TrainerConfig) -> int | str:
+    """Return the number of processes on this machine; torchrun has started them already, and says how many."""
+    if config.devices == "auto" and not on_gpu(config):
+        return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return int(config.devices) if str(config.devices).isdigit() else config.devices
+
+
+def _strategy(config: TrainerConfig, devices: int | str) -> Any:
+    """Return Lightning's strategy."""
+    if config.strategy == "fsdp":
+        return Sharded()
+    alone = devices == 1 or (devices == "auto" and torch.cuda.device_count() < 2)
+    if config.strategy == "auto" and alone and config.nodes == 1:
+        return "auto"
+    # Buffers are tables that all processes made alike, not to be sent around at every step.
+    return DDPStrategy(broadcast_buffers=False)
+
+
+def _plugins(files: CheckpointFiles) -> list[Any]:
+    """Return what Lightning shall do our way: files of checkpoints; and SLURM jobs are not requeued behind the user."""
+    return [files, *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])]
 
 
 @contextmanager

@@ -15,20 +15,24 @@ import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from lexicell.data.store import Store
+from lexicell.errors import InputError
+from lexicell.files import write_text
 from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.network import CellNetwork
 from lexicell.randomness import generator
 from lexicell.training.callbacks import ProgressLine, SaveModel, Stop
+from lexicell.training.checkpoints import CheckpointFiles, KeepCheckpoints
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.engine import build_trainer, is_child, on_gpu, quiet_lightning
+from lexicell.training.guard import Guard
 from lexicell.training.module import Pretraining
 from lexicell.training.objectives import build_objectives, freeze_unused
 from lexicell.training.recipe import Recipe, dump_recipe
 from lexicell.training.resume import check_folder
-from lexicell.training.run_folder import CHECKPOINTS, RECIPE, RUN, last_look, read_json, write_json, write_whole
+from lexicell.training.run_folder import CHECKPOINTS, RECIPE, RUN, last_look, read_json, write_json
 from lexicell.training.skill import fit_baseline
 from lexicell.training.start import FromScratch, Start
 
@@ -94,40 +98,41 @@ def fit(
         facts |= {name: before[name] for name in _COUNTED_ON if name in before}
     if not is_child():
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / RECIPE, dump_recipe(recipe))
+        write_text(out / RECIPE, dump_recipe(recipe))
         write_json(out / RUN, facts)
         for note in data.notes:
             sys.stderr.write(f"lexicell: note: {note}\n")
 
     line, stop = ProgressLine(recipe.trainer.max_steps, visible=progress), Stop(recipe.trainer.max_steps)
+    saving, files = SaveModel(out, spec), CheckpointFiles()
     callbacks: list[Callback] = [
+        Guard(recipe.trainer.max_loss_rise),
         line,
-        SaveModel(out, spec),
+        saving,
         stop,
-        ModelCheckpoint(
-            out / CHECKPOINTS,
-            monitor="val/loss",
-            filename="best",
-            save_last=True,
-            enable_version_counter=False,
-        ),
+        KeepCheckpoints(out / CHECKPOINTS, files, recipe.trainer.keep_checkpoints),
     ]
     if recipe.trainer.patience:
         callbacks.append(EarlyStopping("val/loss", patience=recipe.trainer.patience))
     started = time.perf_counter()
     if not on_gpu(recipe.trainer):
         keep_freed_memory()
-    with quiet_lightning():
-        trainer = build_trainer(recipe.trainer, out, callbacks, done)
+    with quiet_lightning(), stop.listening():
+        trainer = build_trainer(recipe.trainer, out, callbacks, files, done)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.is_global_zero and trainer.global_step > facts["steps"]:
-        facts |= {
-            "steps": trainer.global_step,
-            "cells_per_second": round(line.cells_per_second, 1),
-            "seconds": round(facts["seconds"] + time.perf_counter() - started, 1),
-            "counts_clamped": int(module.n_clamped),
-        }
-        write_json(out / RUN, facts)
+        if files.failed is not None:
+            raise InputError(
+                f"training ended, but the last checkpoint is missing: {files.failed}. Make room and --resume: "
+                "what was trained after the checkpoint before it is done again"
+            )
+        if trainer.is_global_zero and trainer.global_step > facts["steps"]:
+            facts |= {
+                "steps": trainer.global_step,
+                "cells_per_second": round(line.cells_per_second, 1),
+                "seconds": round(facts["seconds"] + time.perf_counter() - started, 1),
+                "counts_clamped": saving.counts_clamped,
+            }
+            write_json(out / RUN, facts)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     metrics = metrics or last_look(out)  # nothing was left to do: the run had ended
     return FitResult(out, trainer.global_step, stop.received is None, facts, metrics)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lexicell.batch import CellBatch
 from lexicell.model.network import CellNetwork
+from lexicell.training.exposure import Exposure
 from lexicell.training.objectives import Forward, Objective, total_loss
 from lexicell.training.optim import OptimConfig, build_optimizer, lr_scale
+from lexicell.training.ranks import sum_over_ranks, world_size
+from lexicell.training.sharding import Sharded, by_name, by_number, norm_of, shard
 from lexicell.training.skill import CountBaseline, SkillMeter
-
-AS_EXPRESSED, AS_ZERO, AS_QUERY = 0, 1, 2
 
 
 class Pretraining(lightning.LightningModule):
@@ -35,8 +36,10 @@ class Pretraining(lightning.LightningModule):
         Length of the run, for the learning rate's decay.
     """
 
-    exposure: Tensor
-    n_clamped: Tensor
+    last_loss: Tensor
+    """Loss of the last step, over all processes; may be on a GPU."""
+    last_norm: Tensor
+    """Norm of the last step's gradient, before clipping."""
 
     def __init__(
         self,
@@ -50,20 +53,33 @@ class Pretraining(lightning.LightningModule):
         self.network, self.baseline = network, baseline
         self.objectives = list(objectives)
         self._optim, self._max_steps = optim, max_steps
-        # How often each gene was shown while expressed, shown while silent, and asked for; this process's share.
-        self.register_buffer("exposure", torch.zeros(len(network.genes), 3, dtype=torch.long))
-        self.register_buffer("n_clamped", torch.zeros((), dtype=torch.long))
+        self.exposure = Exposure(len(network.genes))
+
+    def configure_model(self) -> None:
+        """Share out the parameters, where the strategy does so."""
+        if isinstance(self.trainer.strategy, Sharded) and not hasattr(self, "_sharded"):
+            self._sharded = True
+            blocks = [*self.network.encoder.blocks, *self.network.decoder.blocks]
+            mesh = self.trainer.strategy.device_mesh["data_parallel"]
+            shard(self, blocks, mesh, ("training_step", "validation_step"))
+
+    def on_fit_start(self) -> None:
+        """Count where the batches are."""
+        self.exposure.to(self.device)
 
     def training_step(self, batch: CellBatch, batch_idx: int) -> Tensor:
-        """Return the weighted loss of a batch."""
-        forward = Forward(self.network, batch)
+        """Return the weighted loss of this process's share of a batch."""
+        forward = Forward(self.network, batch, spread=True)
         terms = {objective.name: objective.loss(forward) for _, objective in self.objectives}
         loss = total_loss(terms, self.objectives)
         with torch.no_grad():
-            self._count(batch)
-            ce, baseline_ce = self._query_losses(forward)
-            skill = 1 - ce.mean() / baseline_ce.mean()
-        values = {"loss": loss, "skill": skill} | terms
+            self.exposure.count(batch, self.network.count_classes)
+            ce, baseline_ce = (losses.mean() for losses in self._query_losses(forward))
+            means = torch.stack([loss, ce, baseline_ce, *terms.values()]).float()
+            means = sum_over_ranks(means) / world_size()
+            self.last_loss = means[0]
+        values = dict(zip(("loss", "ce", "baseline_ce", *terms), means, strict=True))
+        values["skill"] = 1 - values.pop("ce") / values.pop("baseline_ce")
         self._log_at(self.global_step + 1, {f"train/{name}": value for name, value in values.items()})
         return loss
 
@@ -74,15 +90,6 @@ class Pretraining(lightning.LightningModule):
         classes = self.network.count_classes(batch.query_counts)
         return ce, self.baseline(batch.query_genes, classes, batch.depth).expand_as(ce)
 
-    def _count(self, batch: CellBatch) -> None:
-        """Keep the exposure counter: no gene goes untrained unseen."""
-        kind = torch.where(batch.counts > 0, AS_EXPRESSED, AS_ZERO)
-        shown = batch.genes * 3 + kind
-        asked = batch.query_genes * 3 + AS_QUERY
-        places = torch.cat([shown.flatten(), asked.flatten()])
-        self.exposure.view(-1).scatter_add_(0, places, torch.ones_like(places))
-        self.n_clamped += self.network.count_classes.clamped(batch.counts)
-
     def on_validation_epoch_start(self) -> None:
         """Begin to sum."""
         self._meter = SkillMeter(self.device)
@@ -92,20 +99,21 @@ class Pretraining(lightning.LightningModule):
         """Sum losses and skill over held-out cells."""
         forward = Forward(self.network, batch)
         ce, baseline_ce = self._query_losses(forward)
+        losses = torch.stack([objective.loss(forward) for _, objective in self.objectives])
+        if batch.position[0] < 0:  # cells that only fill up, so that all processes take as many steps
+            return
         counts, mean = (
             batch.query_counts.expand(ce.shape),
             self.baseline.gene_mean[batch.query_genes].expand(ce.shape),
         )
         self._meter.update(ce, baseline_ce, counts, mean)
-        losses = torch.stack([objective.loss(forward) for _, objective in self.objectives])
         self._sums[:-1] += losses.to(self._sums.dtype) * batch.n_cells
         self._sums[-1] += batch.n_cells
 
     def on_validation_epoch_end(self) -> None:
         """Log what was summed over all processes."""
-        strategy = self.trainer.strategy
-        self._meter.sums = strategy.reduce(self._meter.sums, reduce_op="sum")
-        sums = strategy.reduce(self._sums, reduce_op="sum")
+        self._meter.sums = sum_over_ranks(self._meter.sums)
+        sums = sum_over_ranks(self._sums)
         means = (sums[:-1] / sums[-1]).tolist()
         values = {objective.name: mean for (_, objective), mean in zip(self.objectives, means, strict=True)}
         weighted = sum(weight * values[objective.name] for weight, objective in self.objectives)
@@ -123,8 +131,26 @@ class Pretraining(lightning.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradient's norm. Lightning's own way refuses fused optimisers in mixed precision, even in bf16."""
-        if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val or float("inf"))
+        self.last_norm = norm_of(norm)
+
+    def on_train_batch_end(self, outputs: Any, batch: CellBatch, batch_idx: int) -> None:
+        """Log what is known after the backward pass."""
+        self._log_at(self.global_step, {"train/grad_norm": self.last_norm})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what was counted, and key the optimiser's states so that they fit any strategy."""
+        exposure, n_clamped = self.exposure.total()
+        checkpoint["exposure"], checkpoint["counts_clamped"] = exposure, n_clamped
+        if not isinstance(self.trainer.strategy, Sharded):
+            pairs = zip(checkpoint["optimizer_states"], self.trainer.optimizers, strict=True)
+            checkpoint["optimizer_states"] = [by_name(state, optimizer, self) for state, optimizer in pairs]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Undo `on_save_checkpoint`."""
+        self.exposure.load(checkpoint["exposure"], checkpoint["counts_clamped"])
+        if not isinstance(self.trainer.strategy, Sharded):
+            checkpoint["optimizer_states"] = [by_number(state) for state in checkpoint["optimizer_states"]]
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """Return AdamW with warm-up and cosine decay, stepped every batch."""

@@ -13,6 +13,7 @@ from lexicell.batch import CellBatch
 from lexicell.errors import InputError
 from lexicell.model.losses import count_cross_entropy, info_nce, label_cross_entropy
 from lexicell.model.network import CellNetwork, Encoded
+from lexicell.training.ranks import gather_rows, rank, sum_over_ranks, world_size
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,21 @@ class Forward:
     """One batch on its way through the network; what several objectives need is computed once.
 
     Views are stacked along the batch: cell ``i`` of view ``j`` is row ``j * b + i``.
+
+    Parameters
+    ----------
+    network
+        The network.
+    batch
+        Cells.
+    spread
+        Whether the batch is this process's share of a global one. Losses are then such that their mean over
+        processes is the loss of the global batch; all processes must compute them, in the same order.
     """
 
-    def __init__(self, network: CellNetwork, batch: CellBatch) -> None:
+    def __init__(self, network: CellNetwork, batch: CellBatch, *, spread: bool = False) -> None:
         self.network, self.batch = network, batch
+        self.spread = spread and world_size() > 1
 
     def _per_view(self, values: Tensor) -> Tensor:
         """Repeat per-cell values for each view: (b, ...) -> (v * b, ...)."""
@@ -70,9 +82,14 @@ class Forward:
         """Count class of each query, (v * b, q)."""
         return self._per_view(self.network.count_classes(self.batch.query_counts))
 
+    @cached_property
+    def query_rows(self) -> Tensor:
+        """Embedding of each query's gene, (b, q, width); the decoder lays them over the views."""
+        return self.network.genes(self.batch.query_genes)  # type: ignore[no-any-return]
+
     def count_ce(self, context: Tensor) -> Tensor:
         """Cross-entropy of each query given a context, (v * b, q)."""
-        logits = self.network.count_logits(self._per_view(self.batch.query_genes), context)
+        logits = self.network.decoder(self.query_rows, context)
         return count_cross_entropy(logits, self.query_classes)
 
     @cached_property
@@ -87,7 +104,7 @@ class Objective(Protocol):
     name: ClassVar[str]
 
     def loss(self, forward: Forward) -> Tensor:
-        """Return the mean loss of a batch, a scalar."""
+        """Return the mean loss of a batch, a scalar; see `Forward` for a batch that is spread over processes."""
         ...
 
 
@@ -97,7 +114,7 @@ class CountObjective:
     name: ClassVar[str] = "counts"
 
     def loss(self, forward: Forward) -> Tensor:
-        """Return the mean cross-entropy over queries."""
+        """Return the mean cross-entropy over queries; every process asks as many."""
         return forward.query_ce.mean()
 
 
@@ -107,7 +124,7 @@ class ClsCountObjective:
     name: ClassVar[str] = "cls_counts"
 
     def loss(self, forward: Forward) -> Tensor:
-        """Return the mean cross-entropy over queries."""
+        """Return the mean cross-entropy over queries; every process asks as many."""
         return forward.count_ce(forward.encoded.cls.unsqueeze(1)).mean()
 
 
@@ -121,7 +138,10 @@ class ContrastiveObjective:
     def loss(self, forward: Forward) -> Tensor:
         """Return the mean InfoNCE over cells."""
         first, second = forward.network.projection(forward.encoded.cls).chunk(2)
-        return info_nce(first, second, self.temperature)
+        if not forward.spread:
+            return info_nce(first, second, self.temperature)
+        everywhere = gather_rows(first), gather_rows(second)
+        return info_nce(first, second, self.temperature, everywhere, rank() * len(first))
 
 
 @dataclass(frozen=True)
@@ -141,6 +161,8 @@ class LabelObjective:
         cls = forward.encoded.cls.view(forward.batch.n_views, forward.batch.n_cells, -1).mean(dim=0)
         scores = forward.network.label_head(cls, self.balance)
         total, n_labels = label_cross_entropy(scores, forward.batch.labels)
+        if forward.spread:  # processes have different numbers of labels
+            return total * world_size() / sum_over_ranks(n_labels).clamp(min=1)
         return total / n_labels.clamp(min=1)
 
 

@@ -22,6 +22,8 @@ from lexicell.training.optim import OptimConfig
 PRETRAINING = "lexicell.recipes"  # package of the shipped recipes
 _Config = TypeVar("_Config")
 
+STRATEGIES = ("auto", "ddp", "fsdp")
+
 
 @dataclass(frozen=True)
 class TrainerConfig:
@@ -33,6 +35,10 @@ class TrainerConfig:
     """Steps between looks at the held-out cells; a checkpoint follows each."""
     log_every: int = 20
     """Steps between logged training losses."""
+    keep_checkpoints: int = 3
+    """So many of the last checkpoints are kept."""
+    max_loss_rise: float = 10.0
+    """Stop when the training loss is more than so many times its running mean; 0 never does."""
     patience: int = 0
     """Stop early after so many looks without a lower held-out loss; 0 never stops early."""
     grad_clip: float = 1.0
@@ -40,18 +46,26 @@ class TrainerConfig:
     accelerator: str = "auto"
     """Lightning's accelerator: auto, cpu, gpu, mps."""
     devices: int | str = "auto"
-    """Lightning's devices: their number, or auto, which is one CPU or all GPUs."""
+    """Number of processes on a machine, one a GPU; auto is one on a CPU, and all GPUs."""
+    nodes: int = 1
+    """Number of machines."""
     strategy: str = "auto"
-    """Lightning's strategy: auto, ddp, ..."""
+    """How several processes share the work: ddp (each holds the whole model), fsdp (FSDP2: each holds a share of
+    weights, gradients and optimiser states); auto is ddp where there are several."""
     precision: str = "auto"
     """Lightning's precision; auto is bf16-mixed on a GPU that has it, else 32-true."""
 
     def __post_init__(self) -> None:
-        if min(self.max_steps, self.val_every, self.log_every) < 1 or self.patience < 0 or self.grad_clip <= 0:
+        positive = ("max_steps", "val_every", "log_every", "keep_checkpoints", "nodes")
+        if min(getattr(self, name) for name in positive) < 1 or self.patience < 0 or self.grad_clip <= 0:
             raise InputError(
-                "trainer: max_steps, val_every and log_every must be at least 1, patience not negative and "
-                f"grad_clip positive; got {self}"
+                f"trainer: {', '.join(positive)} must be at least 1, patience not negative and grad_clip positive; "
+                f"got {self}"
             )
+        if self.max_loss_rise and self.max_loss_rise <= 1:
+            raise InputError(f"trainer: max_loss_rise must be above 1, or 0 for none; got {self.max_loss_rise}")
+        if self.strategy not in STRATEGIES:
+            raise InputError(f"trainer: strategy is one of {', '.join(STRATEGIES)}; got {self.strategy!r}")
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lexicell.errors import InputError
+from lexicell.files import is_disk_full, write_bytes, write_text
 
 RECIPE, RUN, METRICS, EXPOSURE, CHECKPOINTS = (
     "recipe.yaml",
@@ -23,21 +27,23 @@ RECIPE, RUN, METRICS, EXPOSURE, CHECKPOINTS = (
     "exposure.npy",
     "checkpoints",
 )
+_LOG = logging.getLogger(__name__)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+@contextmanager
+def unless_disk_full(what: str) -> Iterator[None]:
+    """Warn where a file could not be written for want of room, instead of ending a run for it."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        _LOG.warning("%s could not be written (%s); training goes on", what, error.strerror)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that it is whole or not there."""
-    write_whole(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -50,10 +56,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write a ``.npy`` file so that it is whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    part.replace(path)
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getbuffer())
 
 
 def last_look(folder: Path) -> dict[str, float]:
@@ -113,10 +118,40 @@ class MetricsTable(Logger):
         for step in sorted(self._rows):
             values = (self._rows[step].get(column, "") for column in columns)
             lines.append(",".join([str(step), *(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values)]))
-        write_whole(self._path, "\n".join(lines) + "\n")
+        with unless_disk_full(str(self._path)):
+            write_text(self._path, "\n".join(lines) + "\n")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the table at the end."""
         if self._rows:
             self.save()
+
+
+class Curves(TensorBoardLogger):
+    """The same for TensorBoard, which may be without room: metrics.csv holds all of it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="tensorboard")
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add points to the curves."""
+        with unless_disk_full("TensorBoard's curves"):
+            super().log_metrics(dict(metrics), step)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the recipe is in recipe.yaml."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what waits."""
+        with unless_disk_full("TensorBoard's curves"):
+            super().save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the curves."""
+        with unless_disk_full("TensorBoard's curves"):
+            super().finalize(status)

@@ -21,9 +21,10 @@ from rich.console import Console
 from lexicell.data.query import read_query
 from lexicell.data.store import Store
 from lexicell.datasets.registry import get
+from lexicell.files import write_text
 from lexicell.labels import LabelTree
 from lexicell.reporting.text import Table
-from lexicell.training.run_folder import CHECKPOINTS, write_json, write_whole
+from lexicell.training.run_folder import RECIPE, write_json
 from lexicell.workflows.annotate import annotate
 from lexicell.workflows.embed import embed
 from lexicell.workflows.held_out import Cells, compare
@@ -112,9 +113,9 @@ def demo(
         store = _prepare(out, reference, progress=progress)
     run = out / "run"
     with step("pretrain", "Pretraining the recipe `tiny`"):
-        resume = (run / CHECKPOINTS / "last.ckpt").is_file()
+        resume = (run / RECIPE).is_file()
         if run.exists() and not resume:
-            shutil.rmtree(run)  # stopped before its first checkpoint
+            shutil.rmtree(run)  # stopped before it began
         changes = {"seed": seed, **(overrides or {})}
         pretrained = pretrain("tiny", store, run, resume=resume, overrides=changes, progress=progress)
     model = pretrained.model()
@@ -167,7 +168,7 @@ def _prepare(out: Path, reference: Path, *, progress: bool) -> Store:
         "datasets": [{"path": reference.name, "species": SPECIES, "donor": "donor", "labels": [LEVEL]}],
     }
     path, store = out / "corpus.yaml", out / "store"
-    write_whole(path, yaml.safe_dump(corpus, sort_keys=False))
+    write_text(path, yaml.safe_dump(corpus, sort_keys=False))
     if not store.exists():
         prepare(path, store, progress=progress)
     return Store.open(store)

@@ -22,7 +22,7 @@ from lexicell.training.extension_checks import check_growth, open_replay, tell_d
 from lexicell.training.extension_recipe import ExtensionRecipe, PhaseConfig, load_extension_recipe
 from lexicell.training.fit import FitResult, fit
 from lexicell.training.rows_by_mean import rows_by_mean
-from lexicell.training.run_folder import CHECKPOINTS, EXPOSURE, RUN, read_json, write_array, write_json
+from lexicell.training.run_folder import CHECKPOINTS, EXPOSURE, RECIPE, RUN, read_json, write_array, write_json
 from lexicell.training.species_rows import new_gene_rows
 from lexicell.workflows.extend_result import PHASES, ROWS, ExtendResult, write_tables
 from lexicell.workflows.report import report
@@ -331,9 +331,9 @@ class _Extension:
             replay=phase.replay,
             labels=plan.recipe.labels,
         )
-        resume = (folder / CHECKPOINTS / "last.ckpt").is_file()
+        resume = (folder / RECIPE).is_file()
         if folder.exists() and not resume and not is_child():
-            shutil.rmtree(folder)  # stopped before its first checkpoint
+            shutil.rmtree(folder)  # stopped before it began
         recipe = plan.recipe.of_phase(plan.line.base, phase, labelled=labelled)
         stores = [*plan.old, *plan.new]
         return fit(recipe, stores, folder, start=start, resume=resume, progress=self.progress)
