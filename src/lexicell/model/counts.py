@@ -62,7 +62,7 @@ class CountClasses(nn.Module):
 
     def forward(self, counts: Tensor) -> Tensor:
         """Return the class of each raw count; same shape, int64."""
-        return torch.bucketize(counts, self.edges, right=True) - 1
+        return torch.bucketize(counts.contiguous(), self.edges, right=True) - 1
 
     def centres(self) -> Tensor:
         """Return the middle count of each class, (n_classes,) float32."""

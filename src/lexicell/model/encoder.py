@@ -11,9 +11,12 @@ Design:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from lexicell.errors import InputError
@@ -57,8 +60,16 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(width // heads, elementwise_affine=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Attend: (b, l, width) on (b, m, width) -> (b, l, width)."""
+        """Attend: (b, l, width) on (v * b, m, width) -> (v * b, l, width).
+
+        The context may hold ``v`` views of the same cells, stacked. On a context of one token the result is the same
+        for all of ``x``, and is returned once: (v * b, 1, width).
+        """
+        if context is not None and context.shape[1] == 1:  # all attention is on that token
+            return self.out(self.value(context))  # type: ignore[no-any-return]
         q, k, v = self.project(x, x if context is None else context)
+        if len(q) < len(k):
+            q = q.repeat(len(k) // len(q), 1, 1, 1)
         attended = F.scaled_dot_product_attention(q, k, v)
         return self.out(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
@@ -75,14 +86,40 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
-        hidden = int(round(width * ratio / 16) * 16)
+        hidden = hidden_width(width, ratio)
         self.gate = nn.Linear(width, hidden, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token: (..., width) -> (..., width)."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]
+        gate, up = self.gate(x), self.up(x)
+        if torch.compiler.is_compiling():  # which fuses it, and chooses what to keep
+            return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+        return self.down(_Gated.apply(gate, up))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def hidden_width(width: int, ratio: float) -> int:
+    """Return the hidden width of a feed-forward: a multiple of 16, which matrix units like."""
+    return int(round(width * ratio / 16) * 16)
+
+
+class _Gated(torch.autograd.Function):
+    """SwiGLU's gate, which keeps nothing but its inputs for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        """Return silu(gate) * up."""
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of both."""
+        gate, up = ctx.saved_tensors
+        grad_up = F.silu(gate).mul_(grad)
+        return torch.ops.aten.silu_backward(grad * up, gate), grad_up
 
 
 class Block(nn.Module):
@@ -96,8 +133,11 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, mlp_ratio)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Update the tokens: (b, l, width) -> (b, l, width)."""
-        x = x + self.attention(self.attention_norm(x), context)
+        """Update the tokens: (b, l, width) -> (b, l, width); with views in the context -> (v * b, l, width)."""
+        attended = self.attention(self.attention_norm(x), context)
+        if len(x) < len(attended):
+            x = x.repeat(len(attended) // len(x), 1, 1)
+        x = x + attended
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
 

@@ -27,7 +27,11 @@ class CountDecoder(nn.Module):
         self.classifier = nn.Linear(width, n_classes)
 
     def forward(self, genes: Tensor, context: Tensor) -> Tensor:
-        """Return count logits: gene embeddings (b, q, width), context (b, m, width) -> (b, q, n_classes)."""
+        """Return count logits: gene embeddings (b, q, width), context (b, m, width) -> (b, q, n_classes).
+
+        The context may hold ``v`` views of the cells, stacked, (v * b, m, width): then so do the logits, and what
+        does not depend on the view is computed once.
+        """
         x = self.query(genes)
         for block in self.blocks:
             x = block(x, context)
