@@ -9,45 +9,16 @@ from importlib import resources
 import jinja2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from lexicell.reporting import figures
 from lexicell.reporting.run_tables import RunTables
+from lexicell.reporting.sections import Headline, Section, picture
+from lexicell.reporting.species_section import species_section
 from lexicell.reporting.text import Table, format_cell
 
 COUNT_STRATA = ("0", "1", "2-4", "5-19", "20+")
 _NEVER_SEEN_SHOWN = 30
 _NUMBER = int | float | np.number
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure and what it shows."""
-
-    svg: Markup
-    caption: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: text first, then pictures, then tables, then code."""
-
-    key: str
-    title: str
-    text: tuple[str, ...] = ()
-    pictures: tuple[Picture, ...] = ()
-    tables: tuple[Table, ...] = ()
-    code: str = ""
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A number for the top of the page."""
-
-    value: str
-    label: str
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +36,7 @@ def build_page(run: RunTables) -> Page:
     """Turn a run's tables into headlines and sections; a section is there when its tables are."""
     makers: Sequence[Callable[[RunTables], Section | None]] = (
         _data_section,
+        species_section,
         _annotation_section,
         _skill_section,
         _embedding_section,
@@ -110,10 +82,6 @@ def skill_strata(run: RunTables) -> dict[str, float]:
     order += [name for name in found if name not in order]
     values = {name: last_value(run, f"val/skill/{name}") for name in order}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _picture(figure: Figure, name: str, caption: str) -> Picture:
-    return Picture(Markup(figures.to_svg(figure, name)), caption)
 
 
 def _subtitle(run: RunTables) -> str:
@@ -217,7 +185,7 @@ def _annotation_section(run: RunTables) -> Section | None:
             "Label transfer to held-out cells. Macro-F1 is the mean F1 over the labels present in the truth, so "
             "that rare types count as much as common ones."
         )
-        pictures.append(_picture(figures.method_bars(scores), "methods", caption))
+        pictures.append(picture(figures.method_bars(scores), "methods", caption))
         columns = [name for name in scores.columns if name in _SCORE_COLUMNS]
         rows = tuple(
             tuple(figures.pretty_method(str(v)) if n == "method" else v for n, v in zip(columns, row, strict=True))
@@ -231,7 +199,7 @@ def _annotation_section(run: RunTables) -> Section | None:
             part = confusion if level is None else confusion[confusion["level"] == level]
             of = f" on the level {level}" if level is not None else ""
             caption = f"Confusion{of}, in percent of each true label's cells (rows); common labels on top."
-            pictures.append(_picture(figures.confusion_matrices(part), f"confusion{place}", caption))
+            pictures.append(picture(figures.confusion_matrices(part), f"confusion{place}", caption))
     if not pictures:
         return None
     tables += _cells_table(run)
@@ -261,10 +229,10 @@ def _skill_section(run: RunTables) -> Section | None:
         "them together with the stratum of zeros."
     )
     caption = "Skill on held-out cells at the last validation."
-    picture = _picture(figures.stratum_bars(table), "strata", caption)
+    drawn = picture(figures.stratum_bars(table), "strata", caption)
     cells = tuple((group, stratum, float(value)) for group, stratum, value in rows)
     tables = (Table("Skill", ("by", "stratum", "skill"), cells),)
-    return Section("skill", "Predicting held-out counts", (text,), (picture,), tables)
+    return Section("skill", "Predicting held-out counts", (text,), (drawn,), tables)
 
 
 def _embedding_section(run: RunTables) -> Section | None:
@@ -273,8 +241,8 @@ def _embedding_section(run: RunTables) -> Section | None:
         return None
     method = str(table["method"].iloc[0]) if "method" in table.columns else ""
     caption = f"{len(table):,} cells by their embedding{f' ({method})' if method else ''}, coloured by label."
-    picture = _picture(figures.embedding_scatter(table, method), "embedding", caption)
-    return Section("embedding", "Cell embedding", (), (picture,), tuple(_cells_table(run)))
+    drawn = picture(figures.embedding_scatter(table, method), "embedding", caption)
+    return Section("embedding", "Cell embedding", (), (drawn,), tuple(_cells_table(run)))
 
 
 def _cells_table(run: RunTables) -> list[Table]:
@@ -291,7 +259,7 @@ def _training_section(run: RunTables) -> Section | None:
     if figure is None:
         return None
     caption = "The weighted loss, its terms and the count skill (validation: held-out cells)."
-    return Section("training", "Training curves", (), (_picture(figure, "training", caption),))
+    return Section("training", "Training curves", (), (picture(figure, "training", caption),))
 
 
 def _exposure_section(run: RunTables) -> Section | None:
@@ -314,12 +282,12 @@ def _exposure_section(run: RunTables) -> Section | None:
         more = len(never) - _NEVER_SEEN_SHOWN
         rest = f" and {more:,} more" if more > 0 else ""
         text.append(f"{len(never):,} of {len(exposure):,} genes were never seen expressed: {shown}{rest}.")
-    picture = _picture(
+    drawn = picture(
         figures.exposure_histogram(exposure),
         "exposure",
         "How often each gene entered a batch. No gene should stay unseen: a dealt deck of genes sees to it.",
     )
-    return Section("exposure", "Which genes were seen", tuple(text), (picture,), tuple(tables))
+    return Section("exposure", "Which genes were seen", tuple(text), (drawn,), tuple(tables))
 
 
 def _recipe_section(run: RunTables) -> Section | None:

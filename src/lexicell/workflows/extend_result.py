@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lexicell.inference.cell_model import CellModel
+from lexicell.reporting.figures import pretty_method
 from lexicell.reporting.text import Table
 from lexicell.training.extension import EXTENSION
 from lexicell.training.run_folder import EXPOSURE, read_json
@@ -19,7 +20,7 @@ from lexicell.workflows.species_measures import HEAD, KNN, Yardstick, forgetting
 
 ROWS, PHASES = "rows", ("phase1", "phase2")
 NAMES = {ROWS: "rows set, before training", PHASES[0]: "after phase 1", PHASES[1]: "after phase 2"}
-_MOST_NAMED = 12
+DOUBTS = {"unsure": "unsure call", "far": "far from the reference"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,29 +127,38 @@ def _headline(step: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, An
 def step_lines(
     steps: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], tuple[tuple[object, ...], ...]]:
-    """Return the columns and rows of the table of steps; a column is there where any step has it."""
+    """Return the columns and rows of the table of steps: one column a step, one row a figure that any step has."""
     level = facts["truth_levels"][-1] if facts["truth_levels"] else None
-    lines = []
-    for name, step in steps.items():
-        line: dict[str, object] = {"step": NAMES[name], "new: count skill": step["new_species"]["skill"]}
-        for method, levels in step["new_species"].get("methods", {}).items():
-            scores = levels[level]
-            line |= {f"new: {method} accuracy": scores["accuracy"], f"new: {method} macro-F1": scores["macro_f1"]}
-            if "unknown" in scores:
-                best = max(scores["unknown"], key=lambda doubt: scores["unknown"][doubt]["auroc"])
-                line[f"new types: {method} AUROC"] = scores["unknown"][best]["auroc"]
-        if "alignment" in step:
-            line["mixing"] = step["alignment"]["mixing"]
-        if "orthologs" in step:
-            line |= {"ortholog AUC": step["orthologs"]["auc"], "top 10": step["orthologs"]["top10"]}
-        if "old_species" in step:
-            line["old: count skill"] = step["old_species"]["skill"]
-            for method, levels in step["old_species"]["methods"].items():
-                finest = levels[list(levels)[-1]]
-                line |= {f"old: {method} accuracy": finest["accuracy"], f"old: {method} macro-F1": finest["macro_f1"]}
-        lines.append(line)
-    columns = tuple(dict.fromkeys(name for line in lines for name in line))
-    return columns, tuple(tuple(line.get(name) for name in columns) for line in lines)
+    found = [_step_figures(step, level) for step in steps.values()]
+    rows = dict.fromkeys(name for figures in found for name in figures)
+    return (
+        ("figure", *(NAMES[name] for name in steps)),
+        tuple((row, *(figures.get(row) for figures in found)) for row in rows),
+    )
+
+
+def _step_figures(step: Mapping[str, Any], level: str | None) -> dict[str, float]:
+    found = {"new species: count skill": step["new_species"]["skill"]}
+    for method, levels in step["new_species"].get("methods", {}).items():
+        scores, name = levels[level], pretty_method(method)
+        found |= {f"new species: {name}, accuracy": scores["accuracy"]}
+        found |= {f"new species: {name}, macro-F1": scores["macro_f1"]}
+        for doubt, score in scores.get("unknown", {}).items():
+            found[f"types only the new species has: {DOUBTS[doubt]} ({name}), AUROC"] = score["auroc"]
+    if "alignment" in step:
+        found["mixing of species"] = step["alignment"]["mixing"]
+    if "orthologs" in step:
+        found |= {
+            "orthologs: AUC": step["orthologs"]["auc"],
+            "orthologs: among the 10 nearest": step["orthologs"]["top10"],
+        }
+    if "old_species" in step:
+        found["old species: count skill"] = step["old_species"]["skill"]
+        for method, levels in step["old_species"]["methods"].items():
+            finest, name = levels[list(levels)[-1]], pretty_method(method)
+            found[f"old species: {name}, accuracy"] = finest["accuracy"]
+            found[f"old species: {name}, macro-F1"] = finest["macro_f1"]
+    return found
 
 
 def write_tables(run: Path, yardstick: Yardstick, model: CellModel, steps: Mapping[str, Any]) -> None:
