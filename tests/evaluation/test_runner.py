@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from lexicell.evaluation.runner import Problem, Task, paired_intervals, run_benchmark
-from lexicell.evaluation.splits import leave_group_out, stratified_folds
+from lexicell.evaluation.runner import Answer, Competitor, Problem, Task, run_benchmark
+from lexicell.evaluation.splits import stratified_folds
 
 
 def hit_rate(truth: np.ndarray, guess: np.ndarray) -> float:
@@ -26,16 +26,16 @@ def task() -> Task:
     )
 
 
-def oracle(problem: Problem, seed: int) -> np.ndarray:
-    return np.where(problem.test_embeddings["truth"][:, 0] > 0, "x", "y")
+def competitor(label, seeded: bool = True) -> Competitor:
+    """A competitor from a function (problem, seed) -> labels."""
+    return Competitor(lambda problem, seed: Answer(label(problem, seed)), seeded)
 
 
-def coin(problem: Problem, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).choice(["x", "y"], size=problem.test_counts.shape[0])
-
-
-def silent(problem: Problem, seed: int) -> list[None]:
-    return [None] * problem.test_counts.shape[0]
+oracle = competitor(lambda problem, seed: np.where(problem.test_embeddings["truth"][:, 0] > 0, "x", "y"))
+coin = competitor(
+    lambda problem, seed: np.random.default_rng(seed).choice(["x", "y"], size=problem.test_counts.shape[0])
+)
+silent = competitor(lambda problem, seed: [None] * problem.test_counts.shape[0])
 
 
 def test_every_competitor_labels_every_cell_once_a_seed(task):
@@ -64,42 +64,42 @@ def test_competitors_see_no_test_truth_and_only_their_rows(task):
         assert not hasattr(problem, "test_labels")
         return ["x"] * problem.test_counts.shape[0]
 
-    run_benchmark([task], {"check": check})
+    run_benchmark([task], {"check": competitor(check)})
 
 
 def test_labels_for_other_cells_are_refused(task):
     with pytest.raises(ValueError, match=r"competitor 'short' gave labels of shape \(1,\)"):
-        run_benchmark([task], {"short": lambda problem, seed: ["x"]})
+        run_benchmark([task], {"short": competitor(lambda problem, seed: ["x"])})
 
 
-def test_paired_intervals_tell_a_real_difference_from_none(task):
-    competitors = {"coin": coin, "oracle": oracle, "coin again": lambda problem, seed: coin(problem, seed)}
-    bench = run_benchmark([task], competitors, seeds=(0, 1, 2))
-    found = paired_intervals(bench.predictions, "coin", hit_rate, resamples=200).set_index("competitor")
-    assert found.loc["oracle", "low"] > 0.2
-    assert found.loc["oracle", "difference"] == pytest.approx(1 - found.loc["oracle", "baseline_score"])
-    same = found.loc["coin again", ["difference", "low", "high"]]
-    np.testing.assert_array_equal(same.to_numpy(dtype=float), 0)
-    again = paired_intervals(bench.predictions, "coin", hit_rate, resamples=200)
-    pd.testing.assert_frame_equal(again, found.reset_index()[again.columns])
+def test_what_the_seed_does_not_change_is_run_once(task):
+    bench = run_benchmark([task], {"oracle": Competitor(oracle.answer, seeded=False)}, seeds=(4, 5))
+    assert set(bench.predictions["seed"]) == {4}
 
 
-def test_groups_are_resampled_whole():
-    labels = np.array(["x"] * 60, dtype=object)
-    groups = np.repeat(["a", "b", "c", "d", "e"], 12)
-    task = Task("toy", "t", sparse.csr_matrix((60, 2)), labels, leave_group_out(groups), groups=groups)
+def test_kept_answers_are_not_asked_again(task, tmp_path):
+    first = run_benchmark([task], {"coin": coin}, seeds=(0, 1), folder=tmp_path)
 
-    def fails_in_one_group(problem: Problem, seed: int) -> list[str]:
-        return ["y" if problem.fold == "a" else "x"] * problem.test_counts.shape[0]
+    def fails(problem: Problem, seed: int) -> list[str]:
+        raise AssertionError("asked again")
 
-    always = {"base": lambda problem, seed: ["x"] * problem.test_counts.shape[0], "bad": fails_in_one_group}
-    found = paired_intervals(run_benchmark([task], always).predictions, "base", hit_rate, resamples=300)
-    assert found.loc[0, "resampled"] == "groups"
-    assert found.loc[0, "difference"] == pytest.approx(-0.2)
-    assert found.loc[0, "low"] < -0.35  # of cells alone, about -.3
+    again = run_benchmark([task], {"coin": competitor(fails)}, seeds=(0, 1), folder=tmp_path)
+    pd.testing.assert_frame_equal(first.predictions, again.predictions)
+    pd.testing.assert_frame_equal(first.times, again.times)
 
 
-def test_an_absent_baseline_is_refused(task):
-    bench = run_benchmark([task], {"coin": coin})
-    with pytest.raises(ValueError, match="baseline: 'oracle' has no predictions for toy, type"):
-        paired_intervals(bench.predictions, "oracle", hit_rate)
+def test_the_confidence_is_kept(task):
+    def half_sure(problem: Problem, seed: int) -> Answer:
+        n = problem.test_counts.shape[0]
+        return Answer(["x"] * n, np.full(n, 0.5))
+
+    assert (run_benchmark([task], {"half": Competitor(half_sure)}).predictions["confidence"] == 0.5).all()
+
+
+def test_paths_end_in_the_level_itself(task):
+    def check(problem: Problem, seed: int) -> list[str]:
+        assert list(problem.train_paths.columns) == ["type"]
+        assert (problem.train_paths["type"] == problem.train_labels).all()
+        return ["x"] * len(problem.test)
+
+    run_benchmark([task], {"check": competitor(check)})

@@ -106,12 +106,21 @@ def _reading(kind: Any, name: str) -> dict[str, Any]:
     if get_origin(kind) is list:
         return {"action": "append", "type": get_args(kind)[0], "metavar": name.upper()}
     if get_origin(kind) is tuple:
+        if get_args(kind)[0] is int:
+            return {"type": _comma_numbers, "metavar": "N,N"}
         return {"type": _comma_list, "metavar": "A,B"}
     return {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, name.upper())}
 
 
 def _comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _comma_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _comma_list(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
 
 
 def _without_none(hint: Any) -> Any:

@@ -126,7 +126,7 @@ def logistic_regression(
         How it is fitted.
     """
     settings = settings or LogisticSettings()
-    train, codes, classes = _labelled(train, labels, test)
+    train, codes, classes = labelled_cells(train, labels, test)
     if len(classes) == 1:
         return Prediction(classes, np.ones((test.shape[0], 1), dtype=np.float32))
     learned, asked = log_cpm(train), log_cpm(test)
@@ -180,7 +180,7 @@ def pca_knn(
         Where the eigenvalue solver starts; it changes rounding only.
     """
     settings = settings or PcaKnnSettings()
-    train, codes, classes = _labelled(train, labels, test)
+    train, codes, classes = labelled_cells(train, labels, test)
     learned, asked = pca_embedding(train, test, settings.n_components, seed)
     found = find_neighbors(learned, asked, k=min(settings.k, len(learned)))
     weights = vote_weights(found, codes)
@@ -191,10 +191,16 @@ def pca_knn(
     return Prediction(classes, (votes / votes.sum(axis=1, keepdims=True)).astype(np.float32))
 
 
-def _labelled(
+def labelled_cells(
     train: sparse.csr_matrix, labels: Labels, test: sparse.csr_matrix
 ) -> tuple[sparse.csr_matrix, npt.NDArray[np.int64], npt.NDArray[np.object_]]:
-    """Return the labelled training cells, their class codes and the class names."""
+    """Return the labelled training cells, their class codes and the class names.
+
+    Raises
+    ------
+    ValueError
+        When labels or genes do not fit the counts, or no cell is labelled.
+    """
     names = np.asarray(labels).astype(object)
     if names.shape != (train.shape[0],):
         raise ValueError(f"labels: expected one a training cell ({train.shape[0]}), got {names.shape}.")

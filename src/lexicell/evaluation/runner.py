@@ -6,9 +6,11 @@ any embedding, other people's too, can be judged by any score.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,6 @@ import pandas as pd
 from scipy import sparse
 
 from lexicell.evaluation.splits import Fold
-from lexicell.randomness import generator
 
 Score = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], float]
 
@@ -41,6 +42,9 @@ class Task:
         Arrays (n_cells, width) by name, for competitors that label by an embedding made elsewhere.
     groups
         Donor or batch (n_cells,), where known: intervals then resample whole groups.
+    paths
+        Labels from the coarsest level to this one (n_cells, n_levels), for competitors that go down the tree; this
+        level alone unless given.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Task:
     folds: Sequence[Fold]
     embeddings: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     groups: npt.NDArray[np.object_] | None = None
+    paths: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +62,54 @@ class Problem:
     """One fold as a competitor sees it: everything but the truth of the test cells."""
 
     task: str
+    level: str
     fold: str
+    train: npt.NDArray[np.int64]  # rows of the task
+    test: npt.NDArray[np.int64]
     train_counts: sparse.csr_matrix
     train_labels: npt.NDArray[np.object_]
     test_counts: sparse.csr_matrix
     train_embeddings: Mapping[str, npt.NDArray[np.float32]]
     test_embeddings: Mapping[str, npt.NDArray[np.float32]]
     train_groups: npt.NDArray[np.object_] | None
+    train_paths: pd.DataFrame  # (n_train, n_levels) coarse to fine, the last one is this task's level
 
 
-Competitor = Callable[[Problem, int], npt.ArrayLike]  # (problem, seed) -> a label for each test cell
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a competitor gives back.
+
+    Attributes
+    ----------
+    labels
+        A label for each test cell; missing where it abstains.
+    confidence
+        Probability that the label is right (n_test,), where the competitor gives one.
+    """
+
+    labels: npt.ArrayLike
+    confidence: npt.NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A method that labels cells.
+
+    Attributes
+    ----------
+    answer
+        Takes a problem and a seed.
+    seeded
+        False where the seed changes nothing: then it is run for the first seed alone.
+    """
+
+    answer: Callable[[Problem, int], Answer]
+    seeded: bool = True
+
+    @classmethod
+    def without_seed(cls, answer: Callable[[Problem], Answer]) -> Competitor:
+        """Return a competitor whose answer depends on the problem alone."""
+        return cls(lambda problem, _: answer(problem), seeded=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +120,7 @@ class Benchmark:
     ----------
     predictions
         One row a test cell, competitor and seed: task, level, fold, competitor, seed, cell (row of the task),
-        group, truth, predicted.
+        group, truth, predicted, confidence.
     times
         One row a fold, competitor and seed: task, level, fold, competitor, seed, seconds (fit and predict).
     """
@@ -95,7 +138,7 @@ class Benchmark:
         seconds = self.times.groupby(keys, sort=False)["seconds"].sum().to_dict()
         rows = []
         for key, part in self.predictions.groupby(keys, sort=False):
-            truth, guess = _codes(part["truth"], part["predicted"])
+            truth, guess = codes_of(part["truth"], part["predicted"])
             found = {name: metric(truth, guess) for name, metric in metrics.items()}
             rows.append({**dict(zip(keys, key, strict=True)), **found, "seconds": float(seconds[key])})
         return pd.DataFrame(rows)
@@ -106,6 +149,7 @@ def run_benchmark(
     competitors: Mapping[str, Competitor],
     seeds: Sequence[int] = (0,),
     report: Callable[[str], None] | None = None,
+    folder: Path | None = None,
 ) -> Benchmark:
     """Let every competitor label the test cells of every fold of every task, once per seed.
 
@@ -114,19 +158,20 @@ def run_benchmark(
     tasks
         What to label.
     competitors
-        Name -> callable taking a `Problem` and a seed, returning a label for each test cell (missing where
-        it abstains).
+        By name.
     seeds
         Given to the competitors, one run each.
     report
         Called with one line after each fold, for progress.
+    folder
+        Keeps every answer, so that a benchmark that was interrupted goes on, and a new competitor joins the others.
     """
     predictions, times = [], []
     for task in tasks:
         for fold in task.folds:
             problem = _problem(task, fold)
             for name, competitor in competitors.items():
-                for seed in seeds:
+                for seed in seeds if competitor.seeded else seeds[:1]:
                     about = {
                         "task": task.name,
                         "level": task.level,
@@ -134,143 +179,74 @@ def run_benchmark(
                         "competitor": name,
                         "seed": seed,
                     }
-                    began = time.perf_counter()
-                    predicted = np.asarray(competitor(problem, seed), dtype=object)
-                    seconds = time.perf_counter() - began
-                    if predicted.shape != fold.test.shape:
-                        raise ValueError(
-                            f"competitor '{name}' gave labels of shape {predicted.shape} for the "
-                            f"{len(fold.test)} test cells of {task.name}, {fold.name}."
-                        )
-                    groups = None if task.groups is None else np.asarray(task.groups)[fold.test]
-                    columns = {
-                        "cell": fold.test,
-                        "group": groups,
-                        "truth": task.labels[fold.test],
-                        "predicted": predicted,
-                    }
-                    predictions.append(pd.DataFrame({**about, **columns}))
-                    times.append({**about, "seconds": seconds})
-                    if report is not None:
-                        report(f"{task.name}, {task.level}, {fold.name}: {name}, seed {seed}, {seconds:.1f} s")
+                    kept = folder / f"{'-'.join(map(_slug, about.values()))}.parquet" if folder else None
+                    table = pd.read_parquet(kept) if kept and kept.is_file() else None
+                    if table is None or not np.array_equal(table["cell"], fold.test):
+                        table = _answer(task, fold, problem, competitor, about)
+                        if kept:
+                            _keep(table, kept)
+                        if report is not None:
+                            seconds = table["seconds"].iloc[0]
+                            report(f"{task.name}, {task.level}, {fold.name}: {name}, seed {seed}, {seconds:.1f} s")
+                    predictions.append(table.drop(columns="seconds"))
+                    times.append({**about, "seconds": float(table["seconds"].iloc[0])})
     return Benchmark(pd.concat(predictions, ignore_index=True), pd.DataFrame(times))
 
 
-def paired_intervals(
-    predictions: pd.DataFrame,
-    baseline: str,
-    metric: Score,
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+def _answer(
+    task: Task, fold: Fold, problem: Problem, competitor: Competitor, about: Mapping[str, object]
 ) -> pd.DataFrame:
-    """Return each competitor's advantage over a baseline, with paired bootstrap intervals.
+    began = time.perf_counter()
+    answer = competitor.answer(problem, int(str(about["seed"])))
+    predicted = np.asarray(answer.labels, dtype=object)
+    seconds = time.perf_counter() - began
+    if predicted.shape != fold.test.shape:
+        raise ValueError(
+            f"competitor '{about['competitor']}' gave labels of shape {predicted.shape} for the "
+            f"{len(fold.test)} test cells of {task.name}, {fold.name}."
+        )
+    columns = {
+        "cell": fold.test,
+        "group": None if task.groups is None else np.asarray(task.groups)[fold.test],
+        "truth": task.labels[fold.test],
+        "predicted": predicted,
+        "confidence": np.nan if answer.confidence is None else answer.confidence,
+        "seconds": seconds,
+    }
+    return pd.DataFrame({**about, **columns})
 
-    In each resample, cells (or whole groups, where a task has at least two) are drawn with replacement, and both
-    competitors are scored on the same draw; scores are averaged over seeds before the difference is taken.
 
-    Parameters
-    ----------
-    predictions
-        As in `Benchmark.predictions`.
-    baseline
-        The competitor to compare with.
-    metric
-        Score of two code arrays, truth and prediction.
-    resamples, confidence, seed
-        Number of draws, the interval's coverage, and what the draws are keyed by.
+def _keep(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    table.to_parquet(part)
+    part.replace(path)
 
-    Returns
-    -------
-    DataFrame
-        One row a task, level and competitor: score, baseline_score, difference, low, high, resampled (``cells``
-        or ``groups``). With few groups the interval is rough.
-    """
-    rows = []
-    for (task, level), part in predictions.groupby(["task", "level"], sort=False):
-        if baseline not in set(part["competitor"]):
-            raise ValueError(f"baseline: '{baseline}' has no predictions for {task}, {level}.")
-        tables = {name: _by_seed(own) for name, own in part.groupby("competitor", sort=False)}
-        truth, groups = _shared_truth(part)
-        coded = {name: [_codes(truth, guess.reindex(truth.index)) for guess in seeds] for name, seeds in tables.items()}
-        draws = _draws(groups, resamples, generator(seed, "paired bootstrap", str(task), str(level)))
-        scores = {name: _resampled(pairs, draws, metric) for name, pairs in coded.items()}
-        tail = 50 * (1 - confidence)
-        for name in tables:
-            if name == baseline:
-                continue
-            gap = scores[name] - scores[baseline]
-            low, high = np.nanpercentile(gap[1:], [tail, 100 - tail])
-            rows.append(
-                {
-                    "task": task,
-                    "level": level,
-                    "competitor": name,
-                    "score": scores[name][0],
-                    "baseline_score": scores[baseline][0],
-                    "difference": gap[0],
-                    "low": low,
-                    "high": high,
-                    "resampled": "cells" if groups is None else "groups",
-                }
-            )
-    return pd.DataFrame(rows)
+
+def _slug(value: object) -> str:
+    return re.sub(r"\W+", "_", str(value)).strip("_")
 
 
 def _problem(task: Task, fold: Fold) -> Problem:
+    paths = pd.DataFrame({task.level: task.labels}) if task.paths is None else task.paths
     return Problem(
         task.name,
+        task.level,
         fold.name,
+        fold.train,
+        fold.test,
         task.counts[fold.train],
         task.labels[fold.train],
         task.counts[fold.test],
         {name: array[fold.train] for name, array in task.embeddings.items()},
         {name: array[fold.test] for name, array in task.embeddings.items()},
         None if task.groups is None else np.asarray(task.groups)[fold.train],
+        paths.iloc[fold.train],
     )
 
 
-def _codes(truth: pd.Series, predicted: pd.Series) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def codes_of(truth: pd.Series, predicted: pd.Series) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return truth and predictions as codes of one sorted list of labels, missing as -1."""
     both = pd.concat([truth, predicted], ignore_index=True).replace("", None)
     codes = pd.factorize(both, sort=True)[0].astype(np.int64)
     return codes[: len(truth)], codes[len(truth) :]
-
-
-def _by_seed(part: pd.DataFrame) -> list[pd.Series]:
-    return [own.set_index("cell")["predicted"] for _, own in part.groupby("seed", sort=False)]
-
-
-def _shared_truth(part: pd.DataFrame) -> tuple[pd.Series, npt.NDArray[np.int64] | None]:
-    """Return the truth of each tested cell, and its group where there are at least two groups."""
-    cells = part.drop_duplicates("cell").set_index("cell")
-    groups, names = pd.factorize(cells["group"])
-    return cells["truth"], groups.astype(np.int64) if len(names) > 1 and (groups >= 0).all() else None
-
-
-def _draws(
-    groups: npt.NDArray[np.int64] | None, resamples: int, rng: np.random.Generator
-) -> Callable[[int], Iterable[npt.NDArray[np.int64]]]:
-    """Return a function of the number of cells that gives the rows of each draw, the same ones every time."""
-    seeds = rng.integers(0, 2**63, size=resamples)
-
-    def draw(n_cells: int) -> Iterable[npt.NDArray[np.int64]]:
-        members = None if groups is None else [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
-        for seed in seeds:
-            own = np.random.default_rng(seed)
-            if members is None:
-                yield own.integers(0, n_cells, size=n_cells)
-            else:
-                yield np.concatenate([members[g] for g in own.integers(0, len(members), size=len(members))])
-
-    return draw
-
-
-def _resampled(
-    pairs: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
-    draws: Callable[[int], Iterable[npt.NDArray[np.int64]]],
-    metric: Score,
-) -> npt.NDArray[np.float64]:
-    """Return the mean score over seeds: on all cells first, then on each draw."""
-    rows = [np.arange(len(pairs[0][0])), *draws(len(pairs[0][0]))]
-    return np.array([np.mean([metric(truth[at], guess[at]) for truth, guess in pairs]) for at in rows])

@@ -1,0 +1,204 @@
+"""Correlation to centroids with bootstrapped markers, down a label tree: the method of MapMyCells.
+
+Written from the description of hierarchical mapping by the Allen Institute (Yao et al. 2023 and the documentation
+of cell_type_mapper, which is not on PyPI). At each node of the tree, from the root down: markers are the genes that
+tell pairs of its children apart; in each of many rounds a random share of them is drawn, the cell is correlated
+with the mean profile of every leaf below the node, and votes for the child that holds the best leaf. The child with
+most votes is taken, and its share of the votes is the bootstrapping probability.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from lexicell.evaluation.baselines import log_cpm
+from lexicell.labels import LabelTree
+from lexicell.randomness import generator
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+_SCALE = 1e6  # counts per million, log2, as MapMyCells takes them
+
+
+@dataclass(frozen=True)
+class MappingSettings:
+    """How cells are mapped; the defaults are those of MapMyCells.
+
+    Attributes
+    ----------
+    rounds
+        Bootstrap rounds at each node.
+    marker_share
+        Share of the markers drawn in each round.
+    markers_per_pair
+        Markers in each direction for every pair of children.
+    most_pairs
+        Pairs of children that are looked at, drawn at random where a node has more.
+    """
+
+    rounds: int = 100
+    marker_share: float = 0.9
+    markers_per_pair: int = 15
+    most_pairs: int = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Mapping:
+    """Labels of cells, down the tree.
+
+    Attributes
+    ----------
+    labels
+        (n_cells, n_levels), a column a level.
+    probability
+        (n_cells, n_levels): share of the votes at the node above (the bootstrapping probability).
+    """
+
+    labels: pd.DataFrame
+    probability: Float32
+
+    @property
+    def aggregate_probability(self) -> Float32:
+        """Product of the probabilities from the root down, (n_cells, n_levels)."""
+        return np.cumprod(self.probability, axis=1, dtype=np.float32)
+
+
+def map_to_centroids(
+    train: sparse.csr_matrix,
+    paths: pd.DataFrame,
+    test: sparse.csr_matrix,
+    seed: int = 0,
+    settings: MappingSettings | None = None,
+) -> Mapping:
+    """Map cells down the label tree of a reference.
+
+    Parameters
+    ----------
+    train, test
+        Raw counts (cells, genes) with the same genes in the same order.
+    paths
+        The training cells' labels, a column a level, coarse to fine; cells that lack one are left out.
+    seed
+        Names the draws of markers.
+    settings
+        How cells are mapped.
+
+    Raises
+    ------
+    InputError
+        When the labels form no tree, or a level has none.
+    """
+    settings = settings or MappingSettings()
+    levels = tuple(str(name) for name in paths.columns)
+    tree = LabelTree.from_frame(paths, levels, "training labels")
+    codes = tree.encode(paths)
+    whole = (codes >= 0).all(axis=1)
+    expression, leaf = _log2_cpm(train[whole]), codes[whole, -1]
+    mean, variance, size = _leaf_statistics(expression, leaf, tree.sizes[-1])
+    query = _log2_cpm(test)
+    ancestors = _ancestors(tree)
+    called = np.full((test.shape[0], len(levels)), -1, dtype=np.int64)
+    votes = np.ones((test.shape[0], len(levels)), dtype=np.float32)
+    for level in range(len(levels)):
+        above = called[:, level - 1] if level else np.zeros(test.shape[0], dtype=np.int64)
+        for node in np.unique(above):
+            cells = np.flatnonzero(above == node)
+            leaves = np.flatnonzero((ancestors[level - 1] == node) if level else np.ones(tree.sizes[-1], bool))
+            leaves = leaves[size[leaves] > 0]
+            child = ancestors[level][leaves]
+            if len(np.unique(child)) == 1:
+                called[cells, level] = child[0]
+                continue
+            rng = generator(seed, "centroid mapping", str(level), str(node))
+            markers = _markers(mean[leaves], variance[leaves], size[leaves], child, settings, rng)
+            profile = query[cells][:, markers].toarray()
+            called[cells, level], votes[cells, level] = _vote(profile, mean[leaves][:, markers], child, settings, rng)
+    return Mapping(tree.decode(called).set_axis(range(test.shape[0])), votes)
+
+
+def _log2_cpm(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    values = log_cpm(counts, _SCALE)
+    values.data /= np.float32(np.log(2))
+    return values
+
+
+def _leaf_statistics(
+    expression: sparse.csr_matrix, leaf: Int64, n_leaves: int
+) -> tuple[Float32, Float32, npt.NDArray[np.float64]]:
+    """Return mean and variance of each leaf's cells (n_leaves, n_genes), and their number."""
+    size = np.bincount(leaf, minlength=n_leaves).astype(np.float64)
+    member = sparse.csr_matrix((np.ones(len(leaf)), (leaf, np.arange(len(leaf)))), shape=(n_leaves, len(leaf)))
+    per = np.maximum(size, 1)[:, None]
+    mean = (member @ expression).toarray() / per
+    square = (member @ expression.multiply(expression)).toarray() / per
+    return mean.astype(np.float32), np.maximum(square - mean**2, 0).astype(np.float32), size
+
+
+def _ancestors(tree: LabelTree) -> list[Int64]:
+    """Return for every level the node that each leaf lies under."""
+    found = [np.arange(tree.sizes[-1])]
+    for level in range(len(tree.levels) - 1, 0, -1):
+        found.insert(0, tree.parents[level][found[0]])
+    return found
+
+
+def _markers(
+    mean: Float32,
+    variance: Float32,
+    size: npt.NDArray[np.float64],
+    child: Int64,
+    settings: MappingSettings,
+    rng: np.random.Generator,
+) -> Int64:
+    """Return the genes that tell a node's children apart: for each pair, the largest standardised differences."""
+    names = np.unique(child)
+    pooled_mean, pooled_error = [], []
+    for name in names:
+        weight = size[child == name] / size[child == name].sum()
+        middle = weight @ mean[child == name]
+        spread = weight @ (variance[child == name] + (mean[child == name] - middle) ** 2)
+        pooled_mean.append(middle)
+        pooled_error.append((spread + 0.1) / size[child == name].sum())
+    pairs = list(combinations(range(len(names)), 2))
+    if len(pairs) > settings.most_pairs:
+        pairs = [pairs[i] for i in rng.choice(len(pairs), settings.most_pairs, replace=False)]
+    chosen: set[int] = set()
+    n = min(settings.markers_per_pair, mean.shape[1])
+    for a, b in pairs:
+        difference = pooled_mean[a] - pooled_mean[b]
+        score = difference / np.sqrt(pooled_error[a] + pooled_error[b])
+        score[np.abs(difference) < 0.5] *= 0.1  # a small difference is no marker, however sure
+        order = np.argpartition(score, (n - 1, len(score) - n))
+        chosen.update(order[:n].tolist(), order[-n:].tolist())
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _vote(
+    cells: Float32, centroids: Float32, child: Int64, settings: MappingSettings, rng: np.random.Generator
+) -> tuple[Int64, Float32]:
+    """Return for each cell the child with most votes, and its share of them."""
+    names, place = np.unique(child, return_inverse=True)
+    votes = np.zeros((len(cells), len(names)), dtype=np.int64)
+    drawn = max(1, round(settings.marker_share * cells.shape[1]))
+    for _ in range(settings.rounds):
+        genes = rng.choice(cells.shape[1], drawn, replace=False)
+        best = (_standardised(cells[:, genes]) @ _standardised(centroids[:, genes]).T).argmax(axis=1)
+        votes[np.arange(len(cells)), place[best]] += 1
+    winner = votes.argmax(axis=1)
+    share: Float32 = (votes[np.arange(len(cells)), winner] / settings.rounds).astype(np.float32)
+    return names[winner], share
+
+
+def _standardised(values: Float32) -> Float32:
+    """Centre and scale rows, so that products are Pearson correlations."""
+    centred = values - values.mean(axis=1, keepdims=True)
+    length = np.sqrt((centred**2).sum(axis=1, keepdims=True))
+    scaled: Float32 = centred / np.maximum(length, 1e-12)
+    return scaled

@@ -1,0 +1,117 @@
+"""Is a competitor better than another one, or was it luck? Paired bootstrap intervals over cells or whole groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lexicell.evaluation.runner import Score, codes_of
+from lexicell.randomness import generator
+
+FEWEST_GROUPS = 5  # whole groups are drawn from so many on; draws of fewer are too alike to tell anything
+
+
+def paired_intervals(
+    predictions: pd.DataFrame,
+    baseline: str,
+    metric: Score,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return each competitor's advantage over a baseline, with paired bootstrap intervals.
+
+    In each resample, cells (or whole groups, where a task has at least five) are drawn with replacement, and both
+    competitors are scored on the same draw; scores are averaged over seeds before the difference is taken.
+
+    Parameters
+    ----------
+    predictions
+        As in `Benchmark.predictions`.
+    baseline
+        The competitor to compare with.
+    metric
+        Score of two code arrays, truth and prediction.
+    resamples, confidence, seed
+        Number of draws, the interval's coverage, and what the draws are keyed by.
+
+    Returns
+    -------
+    DataFrame
+        One row a task, level and competitor: score, baseline_score, difference, low, high, resampled (``cells``
+        or ``groups``). With few groups the interval is rough.
+    """
+    rows = []
+    for (task, level), part in predictions.groupby(["task", "level"], sort=False):
+        if baseline not in set(part["competitor"]):
+            raise ValueError(f"baseline: '{baseline}' has no predictions for {task}, {level}.")
+        tables = {name: _by_seed(own) for name, own in part.groupby("competitor", sort=False)}
+        truth, groups = _shared_truth(part)
+        coded = {
+            name: [codes_of(truth, guess.reindex(truth.index)) for guess in seeds] for name, seeds in tables.items()
+        }
+        draws = _draws(groups, resamples, generator(seed, "paired bootstrap", str(task), str(level)))
+        scores = {name: _resampled(pairs, draws, metric) for name, pairs in coded.items()}
+        tail = 50 * (1 - confidence)
+        for name in tables:
+            if name == baseline:
+                continue
+            gap = scores[name] - scores[baseline]
+            low, high = np.nanpercentile(gap[1:], [tail, 100 - tail])
+            rows.append(
+                {
+                    "task": task,
+                    "level": level,
+                    "competitor": name,
+                    "score": scores[name][0],
+                    "baseline_score": scores[baseline][0],
+                    "difference": gap[0],
+                    "low": low,
+                    "high": high,
+                    "resampled": "cells" if groups is None else "groups",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _by_seed(part: pd.DataFrame) -> list[pd.Series]:
+    return [own.set_index("cell")["predicted"] for _, own in part.groupby("seed", sort=False)]
+
+
+def _shared_truth(part: pd.DataFrame) -> tuple[pd.Series, npt.NDArray[np.int64] | None]:
+    """Return the truth of each tested cell, and its group where there are at least `FEWEST_GROUPS`."""
+    cells = part.drop_duplicates("cell").set_index("cell")
+    groups, names = pd.factorize(cells["group"])
+    return cells["truth"], groups.astype(np.int64) if len(names) >= FEWEST_GROUPS and (groups >= 0).all() else None
+
+
+def _draws(
+    groups: npt.NDArray[np.int64] | None, resamples: int, rng: np.random.Generator
+) -> Callable[[int], Iterable[npt.NDArray[np.int64]]]:
+    """Return a function of the number of cells that gives the rows of each draw, the same ones every time."""
+    seeds = rng.integers(0, 2**63, size=resamples)
+
+    def draw(n_cells: int) -> Iterable[npt.NDArray[np.int64]]:
+        members = None if groups is None else [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
+        for seed in seeds:
+            own = np.random.default_rng(seed)
+            if members is None:
+                yield own.integers(0, n_cells, size=n_cells)
+            else:
+                yield np.concatenate([members[g] for g in own.integers(0, len(members), size=len(members))])
+
+    return draw
+
+
+def _resampled(
+    pairs: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
+    draws: Callable[[int], Iterable[npt.NDArray[np.int64]]],
+    metric: Score,
+) -> npt.NDArray[np.float64]:
+    """Return the mean score over seeds: on all cells first, then on each draw."""
+    rows = [np.arange(len(pairs[0][0])), *draws(len(pairs[0][0]))]
+    return np.array([np.mean([metric(truth[at], guess[at]) for truth, guess in pairs]) for at in rows])

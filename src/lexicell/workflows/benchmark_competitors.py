@@ -1,0 +1,175 @@
+"""Competitors of the annotation benchmark: other tools, embeddings made elsewhere, and lexicell's own methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from anndata import read_h5ad
+
+from lexicell.annotation.knn import transfer_labels
+from lexicell.annotation.linear import fit_linear_tree
+from lexicell.annotation.probe import Probe
+from lexicell.annotation.tree import Tables, call_labels, consistent
+from lexicell.data.query import store_queries
+from lexicell.data.store import Store
+from lexicell.errors import InputError, listing
+from lexicell.evaluation.baselines import Prediction, logistic_regression, pca_knn
+from lexicell.evaluation.centroid_mapping import map_to_centroids
+from lexicell.evaluation.linear_svm import linear_svm
+from lexicell.evaluation.other_tools import celltypist, scanvi
+from lexicell.evaluation.runner import Answer, Competitor, Problem
+from lexicell.inference.cell_model import CellModel
+from lexicell.labels import LabelTree
+
+Float32 = npt.NDArray[np.float32]
+
+EXTRAS = ("celltypist", "scanvi")  # need packages beside lexicell's own
+
+
+def _named(prediction: Prediction) -> Answer:
+    return Answer(prediction.labels, prediction.probs.max(axis=1))
+
+
+def _centroid_mapping(problem: Problem, seed: int) -> Answer:
+    found = map_to_centroids(problem.train_counts, problem.train_paths, problem.test_counts, seed)
+    return Answer(found.labels[problem.level].to_numpy(dtype=object), found.aggregate_probability[:, -1])
+
+
+TOOLS: Mapping[str, Competitor] = {
+    "logistic_regression": Competitor.without_seed(
+        lambda p: _named(logistic_regression(p.train_counts, p.train_labels, p.test_counts))
+    ),
+    "pca_knn": Competitor.without_seed(lambda p: _named(pca_knn(p.train_counts, p.train_labels, p.test_counts))),
+    "linear_svm": Competitor(
+        lambda p, seed: _named(linear_svm(p.train_counts, p.train_labels, p.test_counts, seed)),
+    ),
+    "centroid_mapping": Competitor(_centroid_mapping),
+    "celltypist": Competitor.without_seed(
+        lambda p: _named(celltypist(p.train_counts, p.train_labels, p.test_counts)),
+    ),
+    "scanvi": Competitor(
+        lambda p, seed: _named(scanvi(p.train_counts, p.train_labels, p.test_counts, p.train_groups, seed)),
+    ),
+}
+
+
+def choose_tools(names: tuple[str, ...] | None) -> dict[str, Competitor]:
+    """Return other tools by name; by default all that need nothing but lexicell's own dependencies.
+
+    Raises
+    ------
+    InputError
+        When there is no such competitor.
+    """
+    chosen = tuple(name for name in TOOLS if name not in EXTRAS) if names is None else names
+    unknown = [name for name in chosen if name not in TOOLS]
+    if unknown:
+        raise InputError(f"competitors: no {listing(map(repr, unknown))}; there are {listing(TOOLS, 20)}.")
+    return {name: TOOLS[name] for name in chosen}
+
+
+def embedding_competitors(name: str) -> dict[str, Competitor]:
+    """Return the methods that label by an embedding of the task: kNN, the same vote as everywhere, and a linear tree.
+
+    Parameters
+    ----------
+    name
+        The embedding's name among the task's.
+    """
+
+    def knn(problem: Problem) -> Answer:
+        tree, codes = _tree(problem)
+        calls = transfer_labels(problem.train_embeddings[name], codes, problem.test_embeddings[name], tree)
+        return Answer(tree.decode(calls.codes)[problem.level].to_numpy(dtype=object), calls.probs[:, -1])
+
+    def linear(problem: Problem) -> Answer:
+        tree, codes = _tree(problem)
+        learned, asked = problem.train_embeddings[name], problem.test_embeddings[name]
+        centre, spread = learned.mean(axis=0), np.maximum(learned.std(axis=0), 1e-6)
+        model = fit_linear_tree((learned - centre) / spread, codes, tree)
+        return answer_of(tree, model.tables((asked - centre) / spread), problem.level)
+
+    return {f"{name}, knn": Competitor.without_seed(knn), f"{name}, linear": Competitor.without_seed(linear)}
+
+
+def probe_competitor(name: str) -> Competitor:
+    """Return lexicell's probe, which reads an embedding of the task and the genes."""
+
+    def probe(problem: Problem) -> Answer:
+        tree, codes = _tree(problem)
+        model = Probe.fit(problem.train_embeddings[name], problem.train_counts, codes, tree)
+        return answer_of(tree, model.tables(problem.test_embeddings[name], problem.test_counts), problem.level)
+
+    return Competitor.without_seed(probe)
+
+
+def answer_of(tree: LabelTree, tables: Tables, level: str) -> Answer:
+    """Return the labels called on one level, with their probabilities."""
+    calls = call_labels(tree, consistent(tree, tables))
+    place = tree.levels.index(level)
+    return Answer(tree.decode(calls.codes)[level].to_numpy(dtype=object), calls.probs[:, place])
+
+
+def _tree(problem: Problem) -> tuple[LabelTree, npt.NDArray[np.int64]]:
+    tree = LabelTree.from_frame(problem.train_paths, tuple(map(str, problem.train_paths)), "training labels")
+    return tree, tree.encode(problem.train_paths)
+
+
+def embed_store(model: CellModel, store: Store, keep: Path, *, progress: bool = False) -> Float32:
+    """Return a model's embedding of all cells of a store, from a file where it was made before.
+
+    Parameters
+    ----------
+    model
+        A model.
+    store
+        Cells.
+    keep
+        File (.npy) to read it from, or to write it to.
+    progress
+        Show a progress bar.
+    """
+    if keep.is_file():
+        kept: Float32 = np.load(keep)
+        if kept.shape == (store.n_cells, model.width):
+            return kept
+    parts = store_queries(store, np.arange(store.n_cells), model.lexicon)
+    embedding = np.concatenate([model.embed(part, progress=progress) for part in parts])
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    part = keep.with_name(f".{keep.name}.part.npy")
+    np.save(part, embedding)
+    part.replace(keep)
+    return embedding
+
+
+def read_embedding(text: str, store: Store) -> tuple[str, Float32]:
+    """Return name and values of an embedding made elsewhere: ``FILE.h5ad:KEY`` names a file and its obsm key.
+
+    Raises
+    ------
+    InputError
+        When there is no such file or key, or it lacks cells of the store.
+    """
+    file, _, key = text.rpartition(":")
+    if not file or not Path(file).is_file():
+        raise InputError(f"embedding {text!r}: expected FILE.h5ad:KEY, with an obsm key of an existing file.")
+    adata = read_h5ad(file, backed="r")
+    try:
+        if key not in adata.obsm:
+            raise InputError(f"{file}: has no obsm[{key!r}]; there are {listing(map(repr, adata.obsm)) or 'none'}.")
+        place = pd.Index(adata.obs_names.astype(str)).get_indexer(store.obs.index.astype(str))
+        absent = int((place < 0).sum())
+        if absent:
+            example = store.obs.index[place < 0][0]
+            raise InputError(
+                f"{file}: lacks {absent:,} of the {store.n_cells:,} cells of {store.path}, such as {example!r}; "
+                "its obs names must be those of the store (`lexicell store export` writes them)."
+            )
+        values = np.asarray(adata.obsm[key], dtype=np.float32)[place]
+    finally:
+        adata.file.close()
+    return key.removeprefix("X_"), values
