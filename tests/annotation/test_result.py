@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -55,19 +58,56 @@ def test_other_cells_are_refused(annotation):
         annotation.write_obs(adata)
 
 
-def test_csv_reads_back(annotation, tmp_path):
-    annotation.to_csv(tmp_path / "out.csv")
+def test_csv_has_the_layout_of_mapmycells(annotation, tmp_path):
+    annotation.to_csv(tmp_path / "out.csv", "out.extended.json")
     head = (tmp_path / "out.csv").read_text().splitlines()[:4]
-    assert head == [
-        "# lexicell annotate",
-        '# method = "knn"',
-        "# k = 10",
-        '# levels = ["class", "type"]',
+    assert head[:3] == [
+        "# metadata = out.extended.json",
+        '# taxonomy hierarchy = ["class", "type"]',
+        '# readable taxonomy hierarchy = ["class", "type"]',
     ]
+    assert head[3].startswith("# algorithm: 'knn'; codebase: lexicell; version: ")
     table = pd.read_csv(tmp_path / "out.csv", comment="#", index_col="cell_id")
-    assert list(table) == ["class", "class_prob", "class_runner_up", "type", "type_prob", "type_runner_up"]
-    assert table.loc["c2", "type"] == "exc"
-    assert table.loc["c2", "class_prob"] == 0.8
+    ends = [
+        "label",
+        "name",
+        "bootstrapping_probability",
+        "aggregate_probability",
+        "runner_up_label",
+        "runner_up_probability",
+    ]
+    assert list(table) == [f"{level}_{end}" for level in ("class", "type") for end in ends]
+    assert table.loc["c2", "type_label"] == table.loc["c2", "type_name"] == "exc"
+    assert table.loc["c2", "class_aggregate_probability"] == 0.8
+    assert table.loc["c2", "type_aggregate_probability"] == pytest.approx(0.8 * 0.5 / 0.8)
+    assert table.loc["c2", "type_bootstrapping_probability"] == pytest.approx(0.625)
+
+
+def test_json_has_the_layout_of_mapmycells(annotation, tmp_path):
+    sure = dataclasses.replace(annotation, unknown=np.array([0.25, 0.5, 1], dtype=np.float32))
+    codes = sure.calls.codes.copy()
+    codes[0, 1] = -1
+    dataclasses.replace(sure, calls=dataclasses.replace(sure.calls, codes=codes)).to_json(tmp_path / "out.json")
+    read = json.loads((tmp_path / "out.json").read_text())
+    assert [cell["cell_id"] for cell in read["results"]] == ["c1", "c2", "c3"]
+    assert read["results"][1]["type"] == {
+        "assignment": "exc",
+        "bootstrapping_probability": 0.625,
+        "aggregate_probability": 0.5,
+        "directly_assigned": True,
+        "runner_up_assignment": ["inh"],
+        "runner_up_probability": [0.3],
+    }
+    assert read["results"][0]["type"]["assignment"] is None
+    assert read["results"][2]["class"]["runner_up_assignment"] == []
+    assert read["results"][0]["unknown"] == 0.25
+    assert read["taxonomy_tree"] == {
+        "hierarchy": ["class", "type"],
+        "class": {"glia": ["astro"], "neuron": ["exc", "inh"]},
+        "type": {"astro": [], "exc": [], "inh": []},
+    }
+    assert read["config"]["method"] == "knn"
+    assert set(sure.frame()) - set(annotation.frame()) == {"lexicell_unknown"}
 
 
 def test_scores_where_the_truth_is_known(annotation):

@@ -48,7 +48,7 @@ def halves(cells):
 def test_labels_come_from_a_reference_anndata(model, halves, capsys):
     reference, query = halves
     before = query.copy()
-    result = annotate(model, query, reference, LEVELS, progress=False)
+    result = annotate(model, query, reference, LEVELS, method="knn", progress=False)
     figures = json.loads(json.dumps(result.figures()))
     assert list(figures["levels"]) == list(LEVELS)
     assert set(figures["levels"]["type"]) == {"accuracy", "macro_f1", "coverage"}
@@ -91,17 +91,18 @@ def test_files_in_and_out(model, halves, tmp_path):
         progress=False,
     )
     assert list(result.figures()["levels"]) == ["class"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["annotated.csv", "annotated.h5ad"]
+    ends = ["csv", "extended.json", "h5ad", "reliability.svg"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"annotated.{end}" for end in ends]
     written = ad.read_h5ad(tmp_path / "out" / "annotated.h5ad")
     table = pd.read_csv(tmp_path / "out" / "annotated.csv", comment="#", index_col="cell_id")
-    assert list(written.obs["lexicell_type"]) == list(table["type"])
+    assert list(written.obs["lexicell_type"]) == list(table["type_name"])
     assert list(table.index) == list(query.obs_names)
 
 
 def test_a_csv_alone(model, halves, tmp_path):
     reference, query = halves
     result = annotate(model, query, reference, ["type"], out=tmp_path / "labels.csv", progress=False)
-    assert [path.name for path in result.written] == ["labels.csv"]
+    assert [path.name for path in result.written] == ["labels.csv", "labels.extended.json", "labels.reliability.svg"]
     assert result.annotation.levels == ("type",)
 
 
@@ -116,23 +117,28 @@ def test_unlabelled_reference_cells_do_not_vote(model, halves):
     keep = reference.obs["class"] == reference.obs["class"].iloc[0]
     for level in LEVELS:
         reference.obs[level] = reference.obs[level].astype(object).where(keep, None)
-    result = annotate(model, query, reference, LEVELS, k=3, progress=False)
+    result = annotate(model, query, reference, LEVELS, method="knn", k=3, progress=False)
     assert set(result.annotation.labels("class")) == {reference.obs["class"].iloc[0]}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "probe"}, "method: expected 'knn' or 'head'"),
+        ({"method": "svm"}, "method: expected 'knn', 'head', 'probe'"),
         ({"reference": None}, "knn needs a reference"),
+        ({"reference": None, "method": "probe"}, "probe needs a reference"),
         ({"k": 0}, "k: expected at least 1"),
+        ({"k": 5, "method": "probe"}, "for method knn"),
+        ({"max_error": 1.5}, "between 0 and 1"),
+        ({"max_error": 0.1, "method": "head"}, "not known of a label head"),
+        ({"donor": "mouse"}, "no donor column 'mouse'"),
         ({"levels": ["class", "subtype"]}, "no label column 'subtype'"),
         ({"levels": ["type", "class"]}, "name 'class' before 'type'"),
         ({"out": "annotated.txt"}, "end its name in .h5ad or .csv"),
     ],
 )
 def test_bad_input_is_refused(model, halves, change, message):
-    given = {"reference": halves[0], "levels": LEVELS, "progress": False} | change
+    given = {"reference": halves[0], "levels": LEVELS, "method": "knn", "progress": False} | change
     with pytest.raises(InputError, match=message):
         annotate(model, halves[1], **given)
 

@@ -24,7 +24,7 @@ from lexicell.annotation.tree import Calls
 PROMISE_FROM = 5  # donors
 CONFIDENCE = 0.95
 _STEPS = 40  # thresholds tested a level
-_STRICTEST = 0.25  # share of the cells that the strictest threshold keeps
+_STRICTEST = 0.1  # share of the cells that the strictest threshold keeps
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,14 @@ class Method(Protocol):
     `uses_counts` and `uses_head` say what it looks at beside the embedding.
     """
 
-    name: str
-    uses_counts: bool
-    uses_head: bool
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def uses_counts(self) -> bool: ...  # noqa: D102
+
+    @property
+    def uses_head(self) -> bool: ...  # noqa: D102
 
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> Labeller:
         """Learn from labelled cells; codes (n_cells, n_levels), -1 is missing."""

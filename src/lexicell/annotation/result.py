@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 
+from lexicell.annotation.mapmycells import write_csv, write_json
 from lexicell.annotation.scores import accuracy, coverage, macro_f1
 from lexicell.annotation.tree import Calls
 from lexicell.errors import InputError, listing
@@ -37,6 +37,8 @@ class Annotation:
         What was called on each of `levels`.
     settings
         How it was made (method, model, reference, ...): strings, numbers, booleans and lists of them.
+    unknown
+        How unlike the reference each cell is, from 0 to 1 (n_cells,); None without a reference.
     """
 
     cells: pd.Index
@@ -44,6 +46,7 @@ class Annotation:
     levels: tuple[str, ...]
     calls: Calls
     settings: Mapping[str, Any] = field(default_factory=dict)
+    unknown: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def from_calls(
@@ -53,6 +56,7 @@ class Annotation:
         calls: Calls,
         levels: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        unknown: npt.NDArray[np.float32] | None = None,
     ) -> Annotation:
         """Report `levels` (all by default) of calls that were made on the whole tree.
 
@@ -62,14 +66,14 @@ class Annotation:
             When a level is not one of the tree's.
         """
         chosen = tree.levels if levels is None else tuple(level for level in tree.levels if level in levels)
-        unknown = [level for level in levels or () if level not in tree.levels]
-        if unknown:
+        absent = [level for level in levels or () if level not in tree.levels]
+        if absent:
             raise InputError(
-                f"levels: the reference has no {listing(map(repr, unknown))}; its levels are "
+                f"levels: the reference has no {listing(map(repr, absent))}; its levels are "
                 f"{listing(map(repr, tree.levels), 20)} (coarse to fine)."
             )
         places = [tree.levels.index(level) for level in chosen]
-        return cls(pd.Index(cells), tree, chosen, calls.take_levels(places), dict(settings or {}))
+        return cls(pd.Index(cells), tree, chosen, calls.take_levels(places), dict(settings or {}), unknown)
 
     def labels(self, level: str) -> pd.Series:
         """Return a level's called labels, categorical, NaN where none was called; index = cells."""
@@ -84,12 +88,14 @@ class Annotation:
         return pd.Series(self.calls.probs[:, self.levels.index(level)], index=self.cells)
 
     def frame(self) -> pd.DataFrame:
-        """Return the obs columns: for each level its label, ``_prob`` and ``_runner_up``."""
+        """Return the obs columns: for each level its label, ``_prob`` and ``_runner_up``; and ``lexicell_unknown``."""
         columns: dict[str, pd.Series] = {}
         for level in self.levels:
             columns[f"{PREFIX}{level}"] = self.labels(level)
             columns[f"{PREFIX}{level}_prob"] = self.confidence(level)
             columns[f"{PREFIX}{level}_runner_up"] = self.runners_up(level)
+        if self.unknown is not None:
+            columns[f"{PREFIX}unknown"] = pd.Series(self.unknown, index=self.cells)
         return pd.DataFrame(columns, index=self.cells)
 
     def write_obs(self, adata: AnnData) -> None:
@@ -104,18 +110,17 @@ class Annotation:
             adata.obs[name] = column.to_numpy() if column.dtype == np.float32 else column.array
         adata.uns["lexicell"] = {**adata.uns.get("lexicell", {}), "annotate": dict(self.settings)}
 
-    def to_csv(self, path: str | Path) -> None:
-        """Write one row a cell: cell_id, then per level its label, probability and runner-up.
+    def to_csv(self, path: str | Path, extended: str = "none") -> None:
+        """Write the table that MapMyCells writes; see `lexicell.annotation.mapmycells`.
 
-        Lines that start with ``#`` before the column names hold the settings as JSON; read the table back
-        with ``pandas.read_csv(path, comment="#")``.
+        Read it back with ``pandas.read_csv(path, comment="#")``. `extended` is the name of the JSON beside it.
         """
-        table = self.frame().rename(columns=lambda name: str(name).removeprefix(PREFIX))
-        table.index.name = "cell_id"
-        head = [f"# {key} = {json.dumps(value)}" for key, value in self.settings.items()]
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
-            file.write("".join(f"{line}\n" for line in ["# lexicell annotate", *head]))
-            table.to_csv(file, float_format="%.4f", lineterminator="\n")
+        names = {level: self.tree.names[self.tree.levels.index(level)] for level in self.levels}
+        write_csv(Path(path), self.cells, names, self.calls, self.unknown, self.settings, extended)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the extended results as MapMyCells does; see `lexicell.annotation.mapmycells`."""
+        write_json(Path(path), self.cells, self.tree, self.levels, self.calls, self.unknown, self.settings)
 
     def scores(self, truth: pd.DataFrame) -> dict[str, dict[str, float]]:
         """Return accuracy, macro_f1 and coverage of each level that `truth` (one row a cell) has as a column.

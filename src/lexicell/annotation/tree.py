@@ -25,9 +25,10 @@ class Calls:
     Attributes
     ----------
     codes
-        Called labels: a path down the tree; -1 from the level on where nothing is known.
+        Called labels: a path down the tree; -1 from the level on where nothing is known or sure enough.
     probs
-        Their probabilities, never rising from coarse to fine; 0 where the code is -1.
+        Their probabilities, never rising from coarse to fine; 0 where nothing is known. A label that was taken back for
+        not being sure enough leaves its probability here.
     runners_up
         The next most probable label of the same level, under any parent; -1 where no other had a chance.
     runner_up_probs

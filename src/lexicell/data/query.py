@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -69,6 +69,10 @@ class Query:
         """Number of cells."""
         return int(self.counts.shape[0])
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Query:
+        """Return some of the cells; the report stays that of all."""
+        return replace(self, counts=sp.csr_matrix(self.counts[rows]), obs=self.obs.iloc[rows])
+
     def over(self, genes: npt.NDArray[np.int64]) -> Query:
         """Return the same cells over some genes (ascending lexicon indices) alone, in that order.
 
@@ -95,6 +99,7 @@ class QueryCells:
     notes: tuple[str, ...]
     _source: MatrixSource
     _kinds: npt.NDArray[np.int64]
+    _sums: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
 
     @property
     def genes(self) -> npt.NDArray[np.int64]:
@@ -104,15 +109,22 @@ class QueryCells:
     def parts(self, cells_at_once: int) -> Iterator[Query]:
         """Yield all cells in order, at most `cells_at_once` at a time (a part's report counts its own cells)."""
         matrix = turned(self._source.matrix(self.matrix), None)
+        self._sums[:] = 0
         for start in range(0, self.n_cells, cells_at_once):
             stop = min(start + cells_at_once, self.n_cells)
             counts = _read_rows(self._source, matrix, self.matrix, start, stop)
             sums = np.asarray(counts.sum(axis=0, dtype=np.int64)).ravel()
             kinds = [self._kinds >= 0, self._kinds == -2, self._kinds == -1]
-            report = self.report.with_counts(*(float(sums[kind].sum()) for kind in kinds))
+            of_kinds = [float(sums[kind].sum()) for kind in kinds]
+            self._sums[:] += of_kinds
+            report = self.report.with_counts(*of_kinds)
             counts, index = _summed(counts, self.gene_index)
             obs = self.obs.iloc[start:stop]
             yield Query(counts, index, self.species, report, obs, self.matrix, self.notes)
+
+    def counted(self) -> MatchReport:
+        """Return the report with the shares of the counts that `parts` has read by now."""
+        return self.report.with_counts(*map(float, self._sums))
 
 
 @contextmanager

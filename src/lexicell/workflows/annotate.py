@@ -1,52 +1,35 @@
-"""Annotate cells: labels from a reference's nearest cells, or from the model's label head."""
+"""Annotate cells: labels carried over from a reference, with what is known of their errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from anndata import AnnData, read_h5ad
+from anndata import AnnData
+from rich.console import Console
 
-from lexicell.annotation.knn import KnnSettings, transfer_labels
+from lexicell.annotation.knn import KnnSettings
+from lexicell.annotation.methods import HeadMethod, KnnMethod, Method, ProbeMethod, SeenCells
+from lexicell.annotation.panels import Overlap, PanelLoss
 from lexicell.annotation.result import Annotation
-from lexicell.annotation.tree import Calls, call_labels, consistent
-from lexicell.data.query import Query, read_query, store_queries
-from lexicell.data.store import Store
+from lexicell.data.query import open_query
 from lexicell.errors import InputError
-from lexicell.genes.lexicon import Lexicon
+from lexicell.genes.annotations import MatchReport
 from lexicell.inference.cell_model import CellModel
-from lexicell.labels import LabelTree
 from lexicell.reporting.text import Table
+from lexicell.workflows.label_output import annotated, checked_out, write
+from lexicell.workflows.label_reference import Reference, open_reference
+from lexicell.workflows.labelling import AnnotatingModel, Labelling, learn, overlap_of, panel_loss
 
-Reference: TypeAlias = AnnData | Store | str | Path
-Method = Literal["knn", "head"]
+MethodName = Literal["knn", "head", "probe"]
+METHODS: tuple[MethodName, ...] = ("knn", "head", "probe")
 
 _LABELS_SHOWN = 12
-
-
-class AnnotatingModel(Protocol):
-    """What annotation needs of a model; `CellModel` has it."""
-
-    @property
-    def lexicon(self) -> Lexicon:
-        """The genes it knows."""
-
-    @property
-    def label_tree(self) -> LabelTree | None:
-        """Labels of its label head, if it has one."""
-
-    def embed(self, query: Query, *, samples: int | None = None, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Return cell embeddings (n_cells, width)."""
-
-    def predict_labels(
-        self, query: Query, *, samples: int | None = None, progress: bool = False
-    ) -> list[npt.NDArray[np.float32]]:
-        """Return the label head's probabilities, one array (n_cells, n_labels) a level."""
 
 
 @dataclass(frozen=True)
@@ -54,35 +37,55 @@ class AnnotateResult:
     """Annotated cells."""
 
     annotation: Annotation
-    """Labels, confidence and runner-up per level."""
-    query: Query
-    """How the query was read: species, counts, matched genes."""
+    """Labels, confidence and runner-up per level, and the unknown score."""
+    genes: MatchReport
+    """How many of the query's genes, and which share of its counts, the model knows."""
+    labelling: Labelling
+    """The fitted method, and how it did on held-out reference cells."""
+    overlap: Overlap | None
+    """Genes that reference and query share; None without a reference."""
+    loss: PanelLoss | None
+    """What the shared genes can tell, beside all of the reference's; None where nearly all are shared."""
     scores: dict[str, dict[str, float]]
     """Accuracy, macro-F1 and coverage of the levels whose truth the query holds."""
     adata: AnnData | None
-    """The query with the new columns; None where the query was not AnnData and no h5ad was asked for."""
+    """The query with the new columns; None where the query was a file, which need not fit into memory."""
+    seconds: dict[str, float]
+    """Time to learn from the reference, and to read, embed and label the query."""
     written: tuple[Path, ...]
     """Files written."""
 
     def figures(self) -> dict[str, Any]:
         """Return the figures for programs; ``levels`` holds those whose truth the query carries."""
+        n_cells, report = len(self.annotation.cells), self.labelling.report
         return {
-            "cells": self.query.n_cells,
+            "cells": n_cells,
+            "cells_per_second": n_cells / self.seconds["query"],
+            "seconds": self.seconds,
             "method": self.annotation.settings["method"],
             "levels": self.scores,
-            "genes": self.query.report.figures(),
+            "held_out_reference": None if report is None else report.figures(),
+            "genes": self.genes.figures(),
+            "overlap": None if self.overlap is None else self.overlap.figures(),
+            "panel_loss": None if self.loss is None else self.loss.levels.to_dict("records"),
             "out": [str(path) for path in self.written],
         }
 
     def tables(self) -> list[Table]:
         """Return the figures for people."""
         rows: list[tuple[object, ...]] = [
-            ("cells", self.query.n_cells),
+            ("cells", len(self.annotation.cells)),
+            ("cells a second", len(self.annotation.cells) / self.seconds["query"]),
             *((key, _text(value)) for key, value in self.annotation.settings.items()),
-            *self.query.report.rows(),
+            *self.genes.rows(),
+            *(() if self.overlap is None else (("reference and query", self.overlap.said()),)),
             *(("written", str(path)) for path in self.written),
         ]
         tables = [Table("Annotation", ("", ""), tuple(rows))]
+        if self.labelling.report is not None:
+            tables += _held_out_tables(self.labelling)
+        if self.loss is not None:
+            tables.append(_loss_table(self.loss))
         tables += [_label_table(self.annotation, level) for level in self.annotation.levels]
         if self.scores:
             scored = tuple((level, s["accuracy"], s["macro_f1"], s["coverage"]) for level, s in self.scores.items())
@@ -97,13 +100,17 @@ def annotate(
     reference: Reference | None = None,
     levels: Sequence[str] | str | None = None,
     *,
-    method: Method = "knn",
+    method: MethodName | Method = "probe",
+    taxonomy: str | Path | pd.DataFrame | None = None,
+    max_error: float | None = None,
     species: str | None = None,
     reference_species: str | None = None,
+    donor: str | None = None,
     counts: str | None = None,
     out: str | Path | None = None,
     k: int | None = None,
     samples: int | None = None,
+    seed: int = 0,
     progress: bool = True,
 ) -> AnnotateResult:
     """Label cells.
@@ -115,157 +122,154 @@ def annotate(
     query
         Cells with raw counts, as AnnData or a file. AnnData given is not changed.
     reference
-        Labelled cells for ``knn``: a store, AnnData or a file. ``head`` needs none.
+        Labelled cells: a store, AnnData or a file. ``head`` needs none.
     levels
         Label columns from coarse to fine, as a sequence or with commas between. Default: those of the store
         or of the model.
     method
-        ``knn``: the nearest reference cells vote. ``head``: the label head that the model was trained with.
+        ``probe``: a linear tree on the embedding and one on gene counts. ``knn``: the nearest reference cells vote.
+        ``head``: the label head that the model was trained with. Or a method of your own
+        (`lexicell.annotation.methods.Method`).
+    taxonomy
+        Table of the label tree, with the columns child and parent. Default: the tree is read off the reference's cells.
+    max_error
+        Largest share of wrong calls: labels that are not sure enough are left out, so that the upper bound of the error
+        on held-out donors of the reference stays below it. Default: every cell gets a label.
     species, reference_species
         Species of the query and of the reference; not needed where they say it themselves.
+    donor
+        obs column of the reference's donors. Default: ``donor``, ``donor_id`` or ``donor_label``.
     counts
         Where the query's raw counts are: ``X``, ``layers/NAME`` or ``raw``. Default: what holds them.
     out
-        File to write: an h5ad with the new obs columns (and a CSV of the same name beside it), or a CSV alone.
+        File to write: an h5ad with the new obs columns, or a CSV; beside it a CSV and a JSON in the layout of
+        MapMyCells, and the reliability plot.
     k
         Neighbours that vote, for ``knn``.
     samples
         At most so many gene samples a cell: faster, but not every expressed gene is seen.
+    seed
+        Draws reference cells where there are more than needed.
     progress
-        Show progress bars.
+        Say what is being done, and show progress bars.
 
     Raises
     ------
     InputError
         When model, query, reference or levels cannot be used.
     """
-    if method not in ("knn", "head"):
-        raise InputError(f"method: expected 'knn' or 'head', got {method!r}.")
-    if k is not None and k < 1:
-        raise InputError(f"k: expected at least 1 neighbour, got {k}.")
-    if method == "knn" and reference is None:
-        raise InputError("method knn needs a reference: labelled cells as a store, an h5ad file or AnnData.")
-    path = _checked_out(out, query)
+    way = _method(method, reference, k, max_error)
+    path = checked_out(out, query)
     wanted = [part.strip() for part in levels.split(",")] if isinstance(levels, str) else levels
     name = str(model) if isinstance(model, str | Path) else type(model).__name__
     loaded: AnnotatingModel = CellModel.load(model) if isinstance(model, str | Path) else model
-    read = read_query(query, loaded.lexicon, species=species, counts=counts)
-    settings: dict[str, Any] = {"method": method, "model": name, "species": read.species}
+    console = Console(quiet=not progress, stderr=True)
+    settings: dict[str, Any] = {"method": way.name, "model": name}
+    overlap, loss, began = None, None, time.perf_counter()
+    with open_query(query, loaded.lexicon, species, counts) as cells:
+        settings |= {"species": cells.species}
+        if reference is None or way.name == "head":
+            labelling = _by_head(loaded, way, samples)
+        else:
+            own = loaded.label_tree.levels if loaded.label_tree is not None else ()
+            known = open_reference(
+                reference,
+                loaded.lexicon,
+                wanted,
+                taxonomy=taxonomy,
+                usual_levels=own,
+                species=reference_species,
+                donor=donor,
+            )
+            overlap, shared = overlap_of(known, cells)
+            console.print(overlap.said())
+            loss = panel_loss(known, shared, seed)
+            if loss is not None:
+                console.print(loss.said())
+            labelling = learn(
+                loaded, known, shared, way, max_error=max_error, samples=samples, seed=seed, progress=progress
+            )
+            settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
+        learned = time.perf_counter()
+        calls, unknown = labelling(loaded, cells, progress=progress)
+        seconds = {"reference": learned - began, "query": time.perf_counter() - learned}
+        genes, obs = cells.counted(), cells.obs
+    tree = labelling.tree
+    settings |= {"levels": list(wanted or tree.levels), "seed": seed}
+    settings |= {key: value for key, value in {"samples": samples, "k": k, "max_error": max_error}.items() if value}
+    annotation = Annotation.from_calls(obs.index, tree, calls, wanted, settings, unknown)
+    adata = annotated(query, annotation) if isinstance(query, AnnData) else None
+    written = write(annotation, query if adata is None else adata, labelling.report, path)
+    scores = annotation.scores(obs)
+    return AnnotateResult(annotation, genes, labelling, overlap, loss, scores, adata, seconds, written)
+
+
+def _method(method: MethodName | Method, reference: Reference | None, k: int | None, max_error: float | None) -> Method:
+    if isinstance(method, str) and method not in METHODS:
+        raise InputError(f"method: expected {', '.join(map(repr, METHODS))}, got {method!r}.")
+    name = method if isinstance(method, str) else method.name
+    if k is not None and (k < 1 or name != "knn"):
+        raise InputError(f"k: expected at least 1 neighbour, for method knn; got {k} for method {name}.")
+    if max_error is not None and not 0 < max_error < 1:
+        raise InputError(f"max_error: expected a share between 0 and 1, such as 0.05; got {max_error}.")
+    if name != "head" and reference is None:
+        raise InputError(f"method {name} needs a reference: labelled cells as a store, an h5ad file or AnnData.")
+    if name == "head" and max_error is not None:
+        raise InputError(
+            "max_error: a promise needs labelled cells that the method did not learn from, which is not known of a "
+            "label head; use method probe or knn with a reference."
+        )
+    if not isinstance(method, str):
+        return method
     if method == "knn":
-        assert reference is not None
-        cells = _read_reference(loaded, reference, wanted, reference_species)
-        voting = KnnSettings() if k is None else KnnSettings(k=k)
-        tree, calls = cells.tree, _call_by_knn(loaded, read, cells, voting, samples, progress=progress)
-        settings |= {"k": voting.k, "reference": cells.name, "reference_cells": len(cells.codes)}
-    else:
-        tree, calls = _call_by_head(loaded, read, samples, progress=progress)
-    settings |= {"levels": list(wanted or tree.levels)} | ({} if samples is None else {"samples": samples})
-    annotation = Annotation.from_calls(read.obs.index, tree, calls, wanted, settings)
-    adata = _annotated(query, annotation, path)
-    return AnnotateResult(annotation, read, annotation.scores(read.obs), adata, _write(annotation, adata, path))
+        return KnnMethod(KnnSettings() if k is None else KnnSettings(k=k))
+    return HeadMethod() if method == "head" else ProbeMethod()
 
 
-@dataclass(frozen=True)
-class _LabelledCells:
-    """A reference: its labelled cells in parts that fit into memory, and their codes (n_cells, n_levels)."""
-
-    name: str
-    tree: LabelTree
-    codes: npt.NDArray[np.int64]
-    parts: Iterator[Query]
-
-
-def _call_by_knn(
-    model: AnnotatingModel,
-    query: Query,
-    cells: _LabelledCells,
-    settings: KnnSettings,
-    samples: int | None,
-    *,
-    progress: bool,
-) -> Calls:
-    learned = np.concatenate([model.embed(part, samples=samples, progress=progress) for part in cells.parts])
-    asked = model.embed(query, samples=samples, progress=progress)
-    return transfer_labels(learned, cells.codes, asked, cells.tree, settings)
-
-
-def _call_by_head(
-    model: AnnotatingModel, query: Query, samples: int | None, *, progress: bool
-) -> tuple[LabelTree, Calls]:
+def _by_head(model: AnnotatingModel, method: Method, samples: int | None) -> Labelling:
     tree = model.label_tree
     if tree is None:
         raise InputError(
-            "this model has no label head (it was trained without labels); use method knn with a reference."
+            "this model has no label head (it was trained without labels); use method probe or knn with a reference."
         )
-    tables = model.predict_labels(query, samples=samples, progress=progress)
-    return tree, call_labels(tree, consistent(tree, tables))
+    nothing = np.empty((0, 0), dtype=np.float32)
+    return Labelling(tree, method, method.fit(SeenCells(nothing), np.empty((0, 0), np.int64), tree), None, samples)
 
 
-def _read_reference(
-    model: AnnotatingModel, reference: Reference, levels: Sequence[str] | None, species: str | None
-) -> _LabelledCells:
-    if isinstance(reference, str | Path) and Path(reference).is_dir():
-        reference = Store.open(reference)
-    if isinstance(reference, Store):
-        levels = _levels(levels, reference.label_levels, f"the store {reference.path}")
-        obs = reference.obs
-        tree = LabelTree.from_frame(obs, levels, f"the store {reference.path}")
-        codes = tree.encode(obs)
-        labelled = np.flatnonzero(codes[:, 0] >= 0)
-        parts = store_queries(reference, labelled, model.lexicon)
-        return _LabelledCells(str(reference.path), tree, codes[labelled], parts)
-    name = "the reference AnnData" if isinstance(reference, AnnData) else str(reference)
-    own = model.label_tree.levels if model.label_tree is not None else ()
-    read = read_query(reference, model.lexicon, species=species)
-    usual = own if set(own) <= set(read.obs.columns) else ()
-    tree = LabelTree.from_frame(read.obs, _levels(levels, usual, name), name)
-    return _LabelledCells(name, tree, tree.encode(read.obs), iter([read]))
+def _held_out_tables(labelling: Labelling) -> list[Table]:
+    report = labelling.report
+    assert report is not None
+    whose = f"{report.n_donors} donors, held out whole" if report.by_donor else "dealt at random, not by donor"
+    rows = tuple(
+        (row.level, row.n_cells, row.accuracy, row.macro_f1, row.calibration_error_raw, row.calibration_error)
+        for row in report.levels.itertuples()
+    )
+    columns = ("level", "cells", "accuracy", "macro-F1", "calibration error, raw", "calibrated")
+    tables = [Table(f"On held-out cells of the reference ({whose})", columns, rows)]
+    if report.rules is not None:
+        limit = f"{report.rules.max_error:.3g}"
+        kind = "promise" if report.promise else "estimate, not a promise: too few donors"
+        ruled = tuple(
+            (
+                rule.level,
+                rule.holds,
+                rule.threshold,
+                rule.coverage,
+                rule.bound.error,
+                rule.bound.upper,
+                rule.bound.effective,
+            )
+            for rule in report.rules.rules
+        )
+        heads = ("level", "holds", "least probability", "kept", "error", "upper bound", "effective cells")
+        tables.append(Table(f"Error below {limit} on new donors ({kind})", heads, ruled))
+    return tables
 
 
-def _levels(levels: Sequence[str] | None, usual: Sequence[str], name: str) -> Sequence[str]:
-    if levels or usual:
-        return levels or usual
-    raise InputError(f"{name}: which columns hold its labels? Name them coarse to fine (--levels, levels=...).")
-
-
-def _checked_out(out: str | Path | None, query: AnnData | str | Path) -> Path | None:
-    if out is None:
-        return None
-    path = Path(out)
-    if path.suffix not in (".h5ad", ".csv"):
-        raise InputError(f"{path}: the output is an h5ad or a csv file; end its name in .h5ad or .csv.")
-    if path.suffix == ".h5ad" and not isinstance(query, AnnData) and Path(query).suffix != ".h5ad":
-        raise InputError(f"{path}: the query is not an h5ad file; write a csv, or convert the query to h5ad first.")
-    return path
-
-
-def _annotated(query: AnnData | str | Path, annotation: Annotation, out: Path | None) -> AnnData | None:
-    if isinstance(query, AnnData):
-        adata = query.copy()
-    elif out is not None and out.suffix == ".h5ad":
-        adata = read_h5ad(query)
-    else:
-        return None
-    annotation.write_obs(adata)
-    return adata
-
-
-def _write(annotation: Annotation, adata: AnnData | None, out: Path | None) -> tuple[Path, ...]:
-    if out is None:
-        return ()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    if out.suffix == ".h5ad":
-        assert adata is not None
-        part = out.with_name(f".{out.name}.part")
-        adata.write_h5ad(part, compression="gzip")
-        part.replace(out)
-        written.append(out)
-    table = out.with_suffix(".csv")
-    part = table.with_name(f".{table.name}.part")
-    annotation.to_csv(part)
-    part.replace(table)
-    return (*written, table)
+def _loss_table(loss: PanelLoss) -> Table:
+    rows = tuple((row.level, row.macro_f1_all, row.macro_f1_shared) for row in loss.levels.itertuples())
+    columns = ("level", "all of its genes", "shared genes")
+    return Table("What the shared genes can tell: macro-F1 on held-out reference cells, genes alone", columns, rows)
 
 
 def _label_table(annotation: Annotation, level: str) -> Table:

@@ -47,12 +47,16 @@ def annotate(
     *,
     reference: Path | None = None,
     levels: tuple[str, ...] | None = None,
-    method: Literal["knn", "head"] = "knn",
+    method: Literal["probe", "knn", "head"] = "probe",
+    taxonomy: Path | None = None,
+    max_error: float | None = None,
     species: str | None = None,
     reference_species: str | None = None,
+    donor: str | None = None,
     counts: str | None = None,
     k: int | None = None,
     samples: int | None = None,
+    seed: int = 0,
     out: Path,
 ) -> Result:
     """Annotate cells with the labels of a reference; with the truth in the query, print accuracy and macro-F1.
@@ -62,17 +66,26 @@ def annotate(
     run
         Folder of a trained run.
     query
-        h5ad with raw counts in X, layers["counts"] or raw.
+        Cells with raw counts in X, layers["counts"] or raw; read in parts, however many there are.
     reference
-        Store or h5ad of labelled cells, for knn; head needs none.
+        Store or file of labelled cells; only head needs none.
     levels
         Label columns, coarse to fine, with commas between. Default: those of the reference or of the run.
     method
-        knn: vote of the nearest reference cells in the model's embedding; head: the label head, where one was trained.
+        probe: a linear model on the embedding and one on gene counts, multiplied; knn: vote of the nearest reference
+        cells in the model's embedding; head: the label head, where one was trained.
+    taxonomy
+        CSV or TSV of the label tree: columns child and parent, and level where levels share labels. Default: the tree
+        is read off the reference's cells.
+    max_error
+        Largest share of wrong calls, such as 0.05: labels that are not sure enough are left out, so that the upper
+        bound of the error on held-out donors of the reference stays below it. Default: every cell gets a label.
     species
         Species of the query, where the file does not say it (uns["species"], or an obs column species or organism).
     reference_species
         Species of the reference, likewise.
+    donor
+        obs column of the reference's donors. Default: donor, donor_id or donor_label, where there is one.
     counts
         Where the query's raw counts are: X, layers/NAME or raw. Default: what holds them.
     k
@@ -80,8 +93,11 @@ def annotate(
     samples
         At most so many gene samples of a cell are averaged: faster, but not every expressed gene is seen. Default: as
         many as it takes.
+    seed
+        Draws reference cells where there are more than are looked at.
     out
-        File to write: an h5ad, with a CSV of the labels beside it; or a CSV alone.
+        File to write: an h5ad with new obs columns, or a CSV. Beside it lie a CSV and a JSON in the layout of
+        MapMyCells, and a plot of how far probabilities can be trusted.
     """
     from lexicell.workflows.annotate import annotate
 
@@ -91,10 +107,14 @@ def annotate(
         reference,
         levels,
         method=method,
+        taxonomy=taxonomy,
+        max_error=max_error,
         species=species,
         reference_species=reference_species,
+        donor=donor,
         counts=counts,
         out=out,
         k=k,
         samples=samples,
+        seed=seed,
     )

@@ -1,0 +1,144 @@
+"""An annotation in the file layout of MapMyCells (the Allen Institute's cell_type_mapper), for notebooks that read it.
+
+- CSV: lines that start with ``#`` (name of the JSON file, levels as a JSON list twice, how it was made), then one row a
+  cell: ``cell_id``, and per level ``LEVEL_label``, ``LEVEL_name``, ``LEVEL_bootstrapping_probability``,
+  ``LEVEL_aggregate_probability``, ``LEVEL_runner_up_label``, ``LEVEL_runner_up_probability``.
+- JSON: ``results`` (a list of one object a cell: ``cell_id``, and per level ``assignment``,
+  ``bootstrapping_probability``, ``aggregate_probability``, ``directly_assigned``, ``runner_up_assignment`` and
+  ``runner_up_probability`` as lists), ``taxonomy_tree``, ``config``, ``log``, ``marker_genes`` (empty: none are used).
+
+``bootstrapping_probability`` holds P(label | parent), which is what the share of bootstrap iterations stands for
+there; ``aggregate_probability`` holds P(label), its product down the tree. The runner-up is the next most probable
+label of the level under any parent, with P(runner-up). Where no label was given the label is empty (null in JSON).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lexicell.annotation.tree import Calls
+from lexicell.labels import LabelTree
+
+_CELLS_AT_ONCE = 50_000
+
+
+def write_csv(
+    path: Path,
+    cells: pd.Index,
+    names: Mapping[str, tuple[str, ...]],
+    calls: Calls,
+    unknown: npt.NDArray[np.float32] | None,
+    settings: Mapping[str, Any],
+    extended: str,
+) -> None:
+    """Write the CSV.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    cells
+        Cell names (n_cells,).
+    names
+        Level -> its labels by code, coarse to fine.
+    calls
+        Calls on these levels.
+    unknown
+        Unknown scores (n_cells,), or None.
+    settings
+        How it was made.
+    extended
+        Name of the JSON file.
+    """
+    hierarchy = json.dumps(list(names))
+    head = [
+        f"# metadata = {extended}",
+        f"# taxonomy hierarchy = {hierarchy}",
+        f"# readable taxonomy hierarchy = {hierarchy}",
+        f"# algorithm: '{settings.get('method', 'unknown')}'; codebase: lexicell; version: {version('lexicell')}",
+    ]
+    given = conditional(calls)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write("".join(f"{line}\n" for line in head))
+        for start in range(0, max(len(cells), 1), _CELLS_AT_ONCE):
+            rows = slice(start, start + _CELLS_AT_ONCE)
+            table: dict[str, Any] = {}
+            for place, (level, labels) in enumerate(names.items()):
+                label = _names(labels, calls.codes[rows, place])
+                table[f"{level}_label"] = table[f"{level}_name"] = label
+                table[f"{level}_bootstrapping_probability"] = given[rows, place]
+                table[f"{level}_aggregate_probability"] = calls.probs[rows, place]
+                table[f"{level}_runner_up_label"] = _names(labels, calls.runners_up[rows, place])
+                table[f"{level}_runner_up_probability"] = calls.runner_up_probs[rows, place]
+            if unknown is not None:
+                table["unknown"] = unknown[rows]
+            frame = pd.DataFrame(table, index=pd.Index(cells[rows], name="cell_id"))
+            frame.to_csv(file, float_format="%.4f", lineterminator="\n", header=start == 0)
+
+
+def write_json(
+    path: Path,
+    cells: pd.Index,
+    tree: LabelTree,
+    levels: tuple[str, ...],
+    calls: Calls,
+    unknown: npt.NDArray[np.float32] | None,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write the extended JSON, cell by cell; parameters as of `write_csv`, `levels` being those of `calls`."""
+    names = [np.array([*tree.names[tree.levels.index(level)], None], dtype=object) for level in levels]
+    given = conditional(calls)
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"results": [')
+        for row, cell in enumerate(cells):
+            one: dict[str, Any] = {"cell_id": str(cell)}
+            for place, level in enumerate(levels):
+                second = names[place][calls.runners_up[row, place]]
+                one[level] = {
+                    "assignment": names[place][calls.codes[row, place]],
+                    "bootstrapping_probability": round(float(given[row, place]), 4),
+                    "aggregate_probability": round(float(calls.probs[row, place]), 4),
+                    "directly_assigned": True,
+                    "runner_up_assignment": [] if second is None else [second],
+                    "runner_up_probability": []
+                    if second is None
+                    else [round(float(calls.runner_up_probs[row, place]), 4)],
+                }
+            if unknown is not None:
+                one["unknown"] = round(float(unknown[row]), 4)
+            file.write(("\n" if row == 0 else ",\n") + json.dumps(one))
+        rest = {"taxonomy_tree": taxonomy(tree), "config": dict(settings), "log": [], "marker_genes": {}}
+        file.write("\n],\n" + json.dumps(rest)[1:] + "\n")
+
+
+def taxonomy(tree: LabelTree) -> dict[str, Any]:
+    """Return the tree as cell_type_mapper writes it: the hierarchy, and per level each label's children."""
+    found: dict[str, Any] = {"hierarchy": list(tree.levels)}
+    for place, level in enumerate(tree.levels):
+        if place + 1 == len(tree.levels):
+            found[level] = {label: [] for label in tree.names[place]}
+        else:
+            children: dict[str, list[str]] = {label: [] for label in tree.names[place]}
+            for label, parent in zip(tree.names[place + 1], tree.parents[place + 1], strict=True):
+                children[tree.names[place][parent]].append(label)
+            found[level] = children
+    return found
+
+
+def conditional(calls: Calls) -> npt.NDArray[np.float32]:
+    """Return P(label | label above) of the calls (n_cells, n_levels)."""
+    above = np.concatenate([np.ones((len(calls.probs), 1), np.float32), calls.probs[:, :-1]], axis=1)
+    found: npt.NDArray[np.float32] = np.divide(calls.probs, above, out=np.zeros_like(calls.probs), where=above > 0)
+    return found
+
+
+def _names(labels: tuple[str, ...], codes: npt.NDArray[np.int64]) -> Any:
+    return pd.Categorical.from_codes(codes, categories=pd.Index(labels))

@@ -1,0 +1,225 @@
+"""From a labelled reference to a fitted labeller that knows its errors, and its use on cells in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from lexicell.annotation.held_out import HeldOutReport, final_calls, judge
+from lexicell.annotation.methods import Labeller, Method, SeenCells, cross_fit, reference_folds
+from lexicell.annotation.panels import FEWEST_GENES, Overlap, PanelLoss, compare_panels
+from lexicell.annotation.probe import balanced_subset
+from lexicell.annotation.tree import Calls
+from lexicell.annotation.unknown import Novelty
+from lexicell.data.query import Query, QueryCells
+from lexicell.errors import InputError
+from lexicell.genes.lexicon import Lexicon
+from lexicell.labels import LabelTree
+from lexicell.randomness import generator
+from lexicell.workflows.label_reference import LabelledReference
+
+CELLS_AT_ONCE = 4096  # cells that are read, embedded and labelled together
+LEARN_FROM = 50_000  # cells that a fit learns from, common labels cut first
+JUDGED = 20_000  # held-out cells that calibration looks at
+_PANEL_CELLS = 3_000
+_PANEL_SHARE = 0.9  # with fewer of the reference's genes shared, the loss is measured before the run
+Int64 = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+
+class AnnotatingModel(Protocol):
+    """What annotation needs of a model; `CellModel` has it."""
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The genes it knows."""
+
+    @property
+    def label_tree(self) -> LabelTree | None:
+        """Labels of its label head, if it has one."""
+
+    def embed(self, query: Query, *, samples: int | None = None, progress: bool = False) -> npt.NDArray[np.float32]:
+        """Return cell embeddings (n_cells, width)."""
+
+    def predict_labels(
+        self, query: Query, *, samples: int | None = None, progress: bool = False
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the label head's probabilities, one array (n_cells, n_labels) a level."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelling:
+    """A fitted method, with what is known of its errors.
+
+    Attributes
+    ----------
+    tree
+        The label tree.
+    method, labeller
+        The method, and what it learned.
+    genes
+        The lexicon's genes that cells are read over; None for all of theirs.
+    samples
+        Gene samples a cell at most.
+    report
+        How it did on held-out reference cells; None without a reference.
+    novelty
+        What is usual for the reference; None without a reference.
+    """
+
+    tree: LabelTree
+    method: Method
+    labeller: Labeller
+    genes: Int64 | None
+    samples: int | None
+    report: HeldOutReport | None = None
+    novelty: Novelty | None = None
+
+    def __call__(
+        self, model: AnnotatingModel, cells: QueryCells, *, progress: bool = False
+    ) -> tuple[Calls, npt.NDArray[np.float32] | None]:
+        """Label cells part by part; return calls and unknown scores."""
+        calls, unknown = [], []
+        for part in _parts(cells.parts(CELLS_AT_ONCE), cells.n_cells, "labelling the query", progress=progress):
+            here = part if self.genes is None else part.over(self.genes)
+            seen = see(model, here, self.method, self.samples, embed=self.novelty is not None)
+            tables = self.labeller.tables(seen)
+            calls.append(final_calls(self.tree, tables, self.report))
+            if self.novelty is not None:
+                unknown.append(self.novelty.score(seen.embedding))
+        return Calls.join(calls), np.concatenate(unknown) if unknown else None
+
+
+def see(model: AnnotatingModel, part: Query, method: Method, samples: int | None, *, embed: bool = True) -> SeenCells:
+    """Return what a method may look at of some cells."""
+    nothing = np.empty((part.n_cells, 0), dtype=np.float32)
+    needed = embed or not method.uses_head
+    return SeenCells(
+        model.embed(part, samples=samples, progress=False) if needed else nothing,
+        part.counts if method.uses_counts else None,
+        model.predict_labels(part, samples=samples, progress=False) if method.uses_head else None,
+    )
+
+
+def overlap_of(reference: LabelledReference, query: QueryCells) -> tuple[Overlap, Int64]:
+    """Return how many genes are shared, and which.
+
+    Raises
+    ------
+    InputError
+        When so few are shared that nothing can be promised.
+    """
+    shared = np.intersect1d(reference.genes, query.genes)
+    overlap = Overlap(len(shared), reference.n_measured, len(query.gene_index))
+    if len(shared) < min(FEWEST_GENES, len(reference.genes)):
+        raise InputError(
+            f"{overlap.said()} (genes that the model knows and both measured). With fewer than {FEWEST_GENES} nothing "
+            "can be promised of any label: give a reference that measured the query's genes."
+        )
+    return overlap, shared
+
+
+def panel_loss(reference: LabelledReference, shared: Int64, seed: int = 0) -> PanelLoss | None:
+    """Measure what the shared genes can tell, beside all of the reference's; None where nearly all are shared.
+
+    By linear trees on gene counts of at most 3,000 reference cells, held out in turn; no model takes part, so that it
+    takes seconds.
+
+    Raises
+    ------
+    InputError
+        When the shared genes do not tell even the coarsest labels apart better than guessing.
+    """
+    if len(shared) >= _PANEL_SHARE * len(reference.genes):
+        return None
+    rows = balanced_subset(reference.codes, _PANEL_CELLS, generator(seed, "panel"))
+    parts = [part.over(reference.genes).counts for part in _some(reference, rows)]
+    donors = None if reference.donors is None else reference.donors[rows]
+    columns = np.searchsorted(reference.genes, shared)
+    loss = compare_panels(parts, reference.codes[rows], donors, reference.tree, columns)
+    if not loss.better_than_guessing:
+        raise InputError(
+            f"with the {len(shared):,} genes that reference and query share, held-out reference cells get their "
+            f"'{reference.tree.levels[0]}' right no better than by guessing (mean recall {loss.recall:.2f}), so "
+            "nothing can be promised of the query: give a reference that measured the query's genes."
+        )
+    return loss
+
+
+def learn(
+    model: AnnotatingModel,
+    reference: LabelledReference,
+    genes: Int64,
+    method: Method,
+    *,
+    held_out_only: npt.NDArray[np.bool_] | None = None,
+    max_error: float | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Labelling:
+    """Fit a method on a reference, and find out on held-out cells of it how far it can be trusted.
+
+    Parameters
+    ----------
+    model
+        Embeds the cells.
+    reference
+        Labelled cells.
+    genes
+        Genes to read them over.
+    method
+        How labels are given.
+    held_out_only
+        (n_cells,) cells that may be judged because the model was not trained on them; others are only learned from.
+        Default: all of them, held out in turn.
+    max_error
+        Share of wrong calls that is allowed; None for no abstention.
+    samples
+        Gene samples a cell at most.
+    seed
+        Draws which cells are looked at where there are more than needed.
+    progress
+        Show a progress bar.
+    """
+    codes, rng = reference.codes, generator(seed, "reference cells")
+    everything = np.arange(reference.n_cells)
+    most = rng.permutation(everything if held_out_only is None else np.flatnonzero(held_out_only))[:JUDGED]
+    learned = balanced_subset(codes, LEARN_FROM, rng) if method.uses_counts else everything
+    rows = np.union1d(learned, most)
+    seen = []
+    for part in _parts(_some(reference, rows), reference.n_cells, "reading the reference", progress=progress):
+        seen.append(see(model, part.over(genes), method, samples))
+    cells = SeenCells.join(seen)
+    codes, learn_from, judged = codes[rows], np.isin(rows, learned), np.isin(rows, most)
+    donors = None if reference.donors is None else reference.donors[rows]
+    if held_out_only is None:
+        folds, by_donor = reference_folds(donors, codes, seed)
+    else:
+        folds, by_donor = [np.flatnonzero(held_out_only[rows])], reference.n_donors > 1
+    held_out = cross_fit(method, cells, codes, reference.tree, folds, learn_from, judged)
+    report = judge(reference.tree, held_out, codes, donors, by_donor=by_donor, max_error=max_error)
+    known = np.flatnonzero(learn_from)
+    labeller = method.fit(cells.take(known), codes[known], reference.tree)
+    novelty = Novelty.fit(cells.embedding, folds, judged, seed)
+    return Labelling(reference.tree, method, labeller, genes, samples, report, novelty)
+
+
+def _some(reference: LabelledReference, rows: Int64) -> Iterable[Query]:
+    """Yield the reference's cells `rows` (ascending) in parts."""
+    at = 0
+    for part in reference.parts(CELLS_AT_ONCE):
+        here = rows[(rows >= at) & (rows < at + part.n_cells)] - at
+        at += part.n_cells
+        if len(here):
+            yield part if len(here) == part.n_cells else part.take(here)
+
+
+def _parts(parts: Iterable[T], n_cells: int, words: str, *, progress: bool) -> Iterable[T]:
+    total = -(-n_cells // CELLS_AT_ONCE)
+    return track(parts, description=words, total=total, disable=not progress, transient=True)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from lexicell.annotation.abstention import choose_rules, error_bound
+from lexicell.annotation.tree import Calls
+
+
+def test_one_donor_gives_the_clopper_pearson_bound():
+    wrong = np.zeros(100, dtype=bool)
+    wrong[:3] = True
+    bound = error_bound(wrong, None)
+    # The bound is the error rate at which 3 errors or fewer have a chance of 5%.
+    assert stats.binom.cdf(3, 100, bound.upper) == pytest.approx(0.05, abs=1e-6)
+    assert (bound.error, bound.effective, bound.n_donors) == (0.03, 100, 1)
+    assert error_bound(np.zeros(59, bool), None).upper == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert error_bound(np.ones(5, bool), None).upper == 1
+    assert error_bound(np.zeros(0, bool), None).upper == 1
+
+
+def test_errors_that_cluster_by_donor_count_as_fewer_cells():
+    donors = np.repeat([f"d{i}" for i in range(10)], 50).astype(object)
+    spread, clustered = np.zeros((2, 500), dtype=bool)
+    spread[::20] = True  # 25 errors, 2 or 3 a donor
+    clustered[:25] = True  # 25 errors of one donor
+    even, lumped = error_bound(spread, donors), error_bound(clustered, donors)
+    assert even.error == lumped.error == 0.05
+    assert lumped.effective < 50 < even.effective < 500
+    assert lumped.upper > 2 * even.upper
+    # By hand: variance over donors 10/9 * (9 * 2.5**2 + 22.5**2) / 500**2 against .05 * .95 / 500.
+    effect = 10 / 9 * (9 * 2.5**2 + 22.5**2) / 500**2 / (0.05 * 0.95 / 500)
+    caution = stats.t.ppf(0.95, 9) / stats.t.ppf(0.95, 499)
+    assert lumped.effective == pytest.approx(500 / effect / caution**2)
+
+
+def _calls(probs: np.ndarray, codes: np.ndarray) -> Calls:
+    nothing = np.full(codes.shape, -1)
+    return Calls(codes, probs.astype(np.float32), nothing, np.zeros(codes.shape, np.float32))
+
+
+def test_thresholds_keep_the_error_below_the_limit_on_new_donors():
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> tuple[Calls, np.ndarray, np.ndarray]:
+        probs = rng.uniform(0.4, 1, size=(n, 1))
+        wrong = rng.uniform(size=n) > probs[:, 0]
+        return _calls(probs, np.zeros((n, 1), int)), wrong[:, None].astype(int), rng.integers(8, size=n).astype(object)
+
+    calls, truth, donors = draw(4000)
+    chosen = choose_rules(("type",), calls, truth, donors, 0.1)
+    assert chosen.promise
+    assert chosen.deepest == "type"
+    (rule,) = chosen.rules
+    assert 0.75 < rule.threshold < 0.95
+    new, actual, _ = draw(4000)
+    called = chosen.apply(new).codes[:, 0]
+    assert actual[called >= 0].mean() < 0.1
+    assert rule.coverage == pytest.approx((called >= 0).mean(), abs=0.05)
+
+
+def test_it_stops_at_the_deepest_level_that_holds():
+    n = 600
+    probs = np.stack([np.full(n, 0.99), np.linspace(0.5, 0.9, n), np.full(n, 0.4)], axis=1)
+    truth = np.zeros((n, 3), dtype=int)
+    truth[::2, 1] = 1  # the second level is right half of the time, whatever its probability
+    calls = _calls(probs, np.zeros((n, 3), dtype=int))
+    chosen = choose_rules(("a", "b", "c"), calls, truth, None, 0.05)
+    assert not chosen.promise
+    assert [(rule.level, rule.holds) for rule in chosen.rules] == [("a", True), ("b", False)]
+    assert chosen.deepest == "a"
+    assert chosen.rules[0].threshold == 0
+    kept = chosen.apply(calls)
+    assert (kept.codes == [0, -1, -1]).all()
+    np.testing.assert_array_equal(kept.probs, calls.probs)
+    few = choose_rules(("a",), _calls(np.ones((20, 1)), np.zeros((20, 1), int)), np.zeros((20, 1), int), None, 0.05)
+    assert few.deepest is None  # 20 cells without an error show no more than an error below 14%
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        choose_rules(("a",), calls, truth, None, 0)
+
+
+def test_the_bound_holds_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    broken = 0
+    for _ in range(300):
+        rates = rng.beta(2, 38, size=12)  # donors differ; the mean error is .05
+        wrong = np.concatenate([rng.uniform(size=80) < rate for rate in rates])
+        broken += error_bound(wrong, np.repeat(np.arange(12), 80).astype(object)).upper < 0.05
+    assert broken / 300 < 0.09
