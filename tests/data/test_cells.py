@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
+from anndata import AnnData
 
 from lexicell.data.cells import (
     CellCollection,
@@ -14,6 +16,7 @@ from lexicell.data.cells import (
 from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
+from lexicell.workflows.prepare import prepare
 
 
 def dense(collection: CellCollection, cells: np.ndarray) -> np.ndarray:
@@ -34,6 +37,29 @@ def test_rows_of_two_stores_are_read_in_any_order(stores: list[Store]) -> None:
     expected[:, : first.n_genes][[1, 2, 4]] = first.to_anndata(np.array([0, first.n_cells - 1, 0])).X.toarray()
     expected[:, first.n_genes :][[0, 3]] = second.to_anndata(np.array([3, 0])).X.toarray()
     np.testing.assert_array_equal(got, expected)
+
+
+def test_rows_in_place_are_those_that_a_copy_holds(stores: list[Store]) -> None:
+    collection = CellCollection(stores, merge_lexicons(stores))
+    for cells in (np.array([5, 0, 5, 119]), np.array([130, 121]), np.array([3, 200]), np.array([], np.int64)):
+        copied, there = collection.rows(cells), collection.rows_in_place(cells)
+        for i in range(len(cells)):
+            for name in ("genes", "counts"):
+                one, other = getattr(copied, name), getattr(there, name)
+                mine = one[copied.begin[i] : copied.end[i]]
+                np.testing.assert_array_equal(other[there.begin[i] : there.end[i]], mine)
+    assert collection.rows_in_place(np.array([5])).genes is stores[0].genes
+
+
+def test_counts_beyond_the_narrow_type_are_never_read_in_place(tmp_path) -> None:
+    counts = sp.csr_matrix(np.array([[1, 0, 70_000], [2, 65_535, 0], [3, 4, 65_534]]))
+    adata = AnnData(counts, var=pd.DataFrame(index=["a", "b", "c"]))
+    prepare({"datasets": [{"adata": adata, "species": "simulus_albus"}]}, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    collection = CellCollection([store], store.lexicon)
+    assert [store.in_place([cell]) is None for cell in range(3)] == [True, True, False]
+    rows = collection.rows_in_place(np.array([2, 0]))
+    assert rows.counts[rows.begin[1] : rows.end[1]].tolist() == [1, 70_000]
 
 
 def test_genes_outside_the_lexicon_are_left_out(store: Store) -> None:

@@ -109,7 +109,10 @@ class CellCollection:
     ) -> None:
         self.stores = tuple(stores)
         self.lexicon = lexicon
-        self._gene_maps = [lexicon.map_from(store.lexicon) for store in stores]
+        self._gene_maps = [lexicon.map_from(store.lexicon).astype(np.int32) for store in stores]
+        # The first store's genes mostly are the run's: then there is nothing to map.
+        self._maps = [None if _is_identity(gene_map) else gene_map for gene_map in self._gene_maps]
+        self._lacks = [bool((gene_map < 0).any()) for gene_map in self._gene_maps]
         self._starts = np.concatenate([[0], np.cumsum([store.n_cells for store in stores])])
         self.n_cells = int(self._starts[-1])
         self.panels, self.panel = self._collect_panels()
@@ -125,7 +128,7 @@ class CellCollection:
         of_cell = np.empty(self.n_cells, np.int64)
         for store, gene_map, start in zip(self.stores, self._gene_maps, self._starts, strict=False):
             for source in store.sources:
-                mapped = gene_map[np.asarray(source.panel)]
+                mapped = gene_map[np.asarray(source.panel)].astype(np.int64)
                 mapped = np.sort(mapped[mapped >= 0])
                 key = mapped.tobytes()
                 if key not in panels:
@@ -176,16 +179,18 @@ class CellCollection:
         return labels
 
     def rows(self, cells: Int64) -> SparseRows:
-        """Read the expressed genes and raw counts of some cells, in lexicon indices."""
+        """Copy out the expressed genes and raw counts of some cells, in lexicon indices."""
         which = np.searchsorted(self._starts, cells, side="right") - 1
+        parts = np.unique(which)
         begin, end = np.empty(len(cells), np.int64), np.empty(len(cells), np.int64)
-        genes, counts, offset = [], [], 0
-        for index in np.unique(which):
-            mine = np.flatnonzero(which == index)
-            read = self.stores[index].rows(cells[mine] - self._starts[index])
-            mapped = self._gene_maps[index][read.genes]
-            indptr, values = read.indptr, read.counts
-            if mapped.size and mapped.min() < 0:
+        genes: list[npt.NDArray[np.integer[Any]]] = []
+        counts: list[npt.NDArray[np.integer[Any]]] = []
+        offset = 0
+        for index in parts.tolist():
+            mine = slice(None) if len(parts) == 1 else np.flatnonzero(which == index)
+            read = self.stores[index].rows(cells[mine] - self._starts[index], self._maps[index])
+            mapped, indptr, values = read.genes, read.indptr, read.counts
+            if self._lacks[index] and len(mapped) and mapped.min() < 0:
                 keep = mapped >= 0
                 indptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
                 mapped, values = mapped[keep], values[keep]
@@ -193,7 +198,29 @@ class CellCollection:
             genes.append(mapped)
             counts.append(values)
             offset += len(mapped)
+        if len(genes) == 1:
+            return SparseRows(begin, end, genes[0], counts[0])
         return SparseRows(begin, end, np.concatenate(genes), np.concatenate(counts))
+
+    def rows_in_place(self, cells: Int64) -> SparseRows:
+        """Return the expressed genes and raw counts of some cells where they lie, if that can be, else copied out.
+
+        `genes` and `counts` may then be those of a whole store: only look at ``begin:end``.
+        """
+        index = int(np.searchsorted(self._starts, cells[0], side="right")) - 1 if len(cells) else -1
+        if index >= 0 and self._maps[index] is None:
+            start, stop = self._starts[index], self._starts[index + 1]
+            if cells.min() >= start and cells.max() < stop:
+                store = self.stores[index]
+                found = store.in_place(cells - start)
+                if found is not None:
+                    begin, counts = found
+                    return SparseRows(begin, store.indptr[cells - start + 1], store.genes, counts)
+        return self.rows(cells)
+
+
+def _is_identity(gene_map: npt.NDArray[np.int32]) -> bool:
+    return bool((gene_map == np.arange(len(gene_map))).all())
 
 
 def _categories(store: Store, name: str) -> Any:

@@ -161,6 +161,8 @@ class GeneSampler:
         self._n_genes = n_genes
         self._seed = seed
         self._draw_key = np.uint64(integer_seed(seed, "genes"))
+        divisors = np.arange(1, n_genes + 2, dtype=np.uint64)
+        self._inverses = np.append(np.uint64(0), np.uint64(2**64 - 1) // divisors)
         self._decks: dict[int, tuple[int, Int64]] = {}
 
     def hands_per_deal(self, panel: int) -> int:
@@ -214,7 +216,7 @@ class GeneSampler:
             _draw(
                 mine,
                 (rows.begin, rows.end, rows.genes, rows.counts),
-                (deck, starts, keys),
+                (deck, starts, keys, self._inverses),
                 (self._n_genes, shape.dealt_tokens, shape.dealt_queries),
                 (out.genes, out.counts, out.query_genes, out.query_counts),
             )
@@ -241,79 +243,105 @@ def _drawn_queries(n_candidates, drawn_tokens, drawn_queries, number):
 
 
 @numba.njit(cache=True, nogil=True)
+def _remainder(number, divisor, inverse):
+    """Return ``number % divisor`` from ``inverse = (2**64 - 1) // divisor``: division is what a draw would wait for."""
+    mask = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
+    a, b = number >> half, number & mask
+    c, d = inverse >> half, inverse & mask
+    middle = a * d + ((b * d) >> half)
+    quotient = a * c + (middle >> half) + ((b * c + (middle & mask)) >> half)
+    rest = number - quotient * divisor
+    while rest >= divisor:
+        rest -= divisor
+    return rest
+
+
+@numba.njit(cache=True, nogil=True)
 def _draw(rows, cells, deal, sizes, out):
-    """Fill the rows of one deck. A compiled loop: partial Fisher-Yates over each cell's expressed genes."""
+    """Fill the rows of one deck. A compiled loop: partial Fisher-Yates over each cell's expressed genes.
+
+    Of a cell's entries each is looked at once. Dealt genes are found by a mark that says where their count belongs;
+    the other entries are drawn by their place, which leads to gene and count alike.
+    """
     row_begin, row_end, genes, counts = cells
-    deck, starts, keys = deal
+    deck, starts, keys, inverses = deal
     n_genes, dealt_tokens, dealt_queries = sizes
     out_genes, out_counts, out_query_genes, out_query_counts = out
     views, _, tokens = out_genes.shape
     queries = out_query_genes.shape[1]
     drawn_tokens, drawn_queries = views * tokens - dealt_tokens, queries - dealt_queries
-    count_of = np.zeros(n_genes, np.int64)
-    taken = np.zeros(n_genes, np.bool_)
-    candidates = np.empty(n_genes, np.int64)
-    chosen = np.empty(views * tokens, np.int64)  # tokens of all views, dealt out to them in turn
+    mark = np.zeros(n_genes, np.int32)
+    candidates = np.empty(n_genes, np.int32)
+    shown = np.empty((2, queries + views * tokens), np.int64)  # queries, then tokens of all views: genes, counts
     for i in range(len(rows)):
         row = rows[i]
-        begin, end = row_begin[row], row_end[row]
-        for j in range(begin, end):
-            count_of[genes[j]] = counts[j]
+        begin, length = row_begin[row], row_end[row] - row_begin[row]
+        own_genes, own_counts = genes[begin : begin + length], counts[begin : begin + length]
 
         card = starts[i]
         for j in range(dealt_queries + dealt_tokens):
-            gene = deck[card % len(deck)]
-            card += 1
-            taken[gene] = True
-            if j < dealt_queries:
-                out_query_genes[row, j] = gene
-            else:
-                chosen[j - dealt_queries] = gene
+            gene = deck[card]
+            card = card + 1 if card + 1 < len(deck) else 0
+            place = j if j < dealt_queries else j + drawn_queries
+            mark[gene] = place + 1
+            shown[0, place], shown[1, place] = gene, 0
 
         n_candidates = 0
-        for j in range(begin, end):
-            if not taken[genes[j]]:
-                candidates[n_candidates] = genes[j]
+        for j in range(length):
+            place = mark[own_genes[j]]
+            candidates[n_candidates] = j
+            if place:
+                shown[1, place - 1] = own_counts[j]
+            else:
                 n_candidates += 1
         state, number = _next(keys[row])
         n_query = _drawn_queries(n_candidates, drawn_tokens, drawn_queries, number)
         n_token = min(n_candidates - n_query, drawn_tokens)
         for j in range(n_query + n_token):
             state, number = _next(state)
-            other = j + np.int64(number % np.uint64(n_candidates - j))
-            gene = candidates[other]
+            left = n_candidates - j
+            other = j + np.int64(_remainder(number, np.uint64(left), inverses[left]))
+            chosen = candidates[other]
             candidates[other] = candidates[j]
-            candidates[j] = gene
-            taken[gene] = True
-            if j < n_query:
-                out_query_genes[row, dealt_queries + j] = gene
-            else:
-                chosen[dealt_tokens + j - n_query] = gene
+            candidates[j] = chosen
+            place = dealt_queries + j if j < n_query else queries + dealt_tokens + j - n_query
+            shown[0, place], shown[1, place] = own_genes[chosen], own_counts[chosen]
 
-        # Cells with few expressed genes are filled up with the next cards.
-        for _ in range(drawn_queries + drawn_tokens - n_query - n_token):
-            gene = deck[card % len(deck)]
-            while taken[gene]:
-                card += 1
-                gene = deck[card % len(deck)]
-            taken[gene] = True
-            if n_query < drawn_queries:
-                out_query_genes[row, dealt_queries + n_query] = gene
-                n_query += 1
-            else:
-                chosen[dealt_tokens + n_token] = gene
-                n_token += 1
+        # Cells with few expressed genes are filled up with the next cards; all that they express is shown by now.
+        missing = drawn_queries + drawn_tokens - n_query - n_token
+        if missing:
+            for j in range(length):
+                mark[own_genes[j]] = 1
+            first = card
+            for _ in range(missing):
+                while mark[deck[card]]:
+                    card = card + 1 if card + 1 < len(deck) else 0
+                mark[deck[card]] = 1
+                if n_query < drawn_queries:
+                    place = dealt_queries + n_query
+                    n_query += 1
+                else:
+                    place = queries + dealt_tokens + n_token
+                    n_token += 1
+                shown[0, place], shown[1, place] = deck[card], 0
+            for j in range(length):
+                mark[own_genes[j]] = 0
+            mark[deck[card]] = 0
+            while first != card:
+                mark[deck[first]] = 0
+                first = first + 1 if first + 1 < len(deck) else 0
 
-        for j in range(views * tokens):
-            out_genes[j % views, row, j // views] = chosen[j]
-            out_counts[j % views, row, j // views] = count_of[chosen[j]]
-            taken[chosen[j]] = False
+        for view in range(views):
+            for j in range(tokens):
+                place = queries + j * views + view
+                out_genes[view, row, j], out_counts[view, row, j] = shown[0, place], shown[1, place]
         for j in range(queries):
-            gene = out_query_genes[row, j]
-            out_query_counts[row, j] = count_of[gene]
-            taken[gene] = False
-        for j in range(begin, end):
-            count_of[genes[j]] = 0
+            out_query_genes[row, j], out_query_counts[row, j] = shown[0, j], shown[1, j]
+        card = starts[i]
+        for _ in range(dealt_queries + dealt_tokens):
+            mark[deck[card]] = 0
+            card = card + 1 if card + 1 < len(deck) else 0
 
 
 def query_probabilities(

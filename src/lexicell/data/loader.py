@@ -20,6 +20,7 @@ from lexicell.batch import CellBatch
 from lexicell.data.cells import CellCollection
 from lexicell.data.gene_sampler import GeneSampler
 from lexicell.data.order import CellOrder
+from lexicell.data.thinning import Thinning
 from lexicell.errors import InputError
 from lexicell.randomness import integer_seed, uniforms
 
@@ -51,6 +52,8 @@ class CellStream(IterableDataset[CellBatch]):
         Keys the dropping of covariates.
     covariate_dropout
         Chance that a covariate of a cell is hidden.
+    thinning
+        Chance that a cell is thinned.
     first_batch, stop
         Batch to begin with, of an endless stream; number of positions after which a finite pass ends (None: never).
     """
@@ -65,6 +68,7 @@ class CellStream(IterableDataset[CellBatch]):
         batch_size: int,
         seed: int,
         covariate_dropout: float = 0.0,
+        thinning: float = 0.0,
         shard: Shard | None = None,
         first_batch: int = 0,
         stop: int | None = None,
@@ -80,6 +84,7 @@ class CellStream(IterableDataset[CellBatch]):
         self.sampler, self.order = sampler, order
         self.batch_size, self.first_batch, self.stop = batch_size, first_batch, stop
         self._covariate_dropout = covariate_dropout
+        self._thinning = Thinning(thinning, seed) if thinning else None
         self._covariate_seed = integer_seed(seed, "covariates")
 
     def __iter__(self) -> Iterator[CellBatch]:
@@ -107,17 +112,20 @@ class CellStream(IterableDataset[CellBatch]):
         draw = self.order.take(*self._span(batch))
         cells = self.cells[draw.cells]
         sample = self.sampler.sample(
-            self.collection.rows(cells),
+            self.collection.rows_in_place(cells),
             panel=self.collection.panel[cells],
             hand=draw.hand,
             position=draw.position,
         )
+        depth = self.collection.depth[cells]
+        if self._thinning is not None:
+            sample, depth = self._thinning.thin(sample, depth, draw.position)
         return CellBatch(
             genes=torch.from_numpy(sample.genes),
             counts=torch.from_numpy(sample.counts),
             query_genes=torch.from_numpy(sample.query_genes),
             query_counts=torch.from_numpy(sample.query_counts),
-            depth=torch.from_numpy(self.collection.depth[cells]),
+            depth=torch.from_numpy(depth),
             covariates=torch.from_numpy(self._drop_covariates(self.collection.covariates[cells], draw.position)),
             labels=torch.from_numpy(self.collection.labels[cells].astype(np.int64)),
             position=torch.from_numpy(draw.position),

@@ -64,13 +64,13 @@ class Rows:
     indptr
         (n + 1,) int64; row i has the entries ``indptr[i]:indptr[i + 1]``.
     genes
-        (nnz,) unsigned, store-local gene indices, ascending within a row.
+        (nnz,) unsigned, store-local gene indices, ascending within a row (or what they were mapped to).
     counts
         (nnz,) int32, all above 0.
     """
 
     indptr: npt.NDArray[np.int64]
-    genes: npt.NDArray[np.unsignedinteger[Any]]
+    genes: npt.NDArray[np.integer[Any]]
     counts: npt.NDArray[np.int32]
 
 
@@ -190,15 +190,42 @@ class Store:
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         return frame
 
-    def rows(self, indices: npt.ArrayLike) -> Rows:
+    def rows(self, indices: npt.ArrayLike, gene_map: npt.NDArray[np.int32] | None = None) -> Rows:
         """Return the counts of the cells `indices` (n,), in that order; cells may repeat.
+
+        Parameters
+        ----------
+        indices
+            Cells.
+        gene_map
+            (n_genes,) what to put in place of each gene's index, such as its index in a run's lexicon.
 
         Raises
         ------
         IndexError
             When an index lies outside 0 ... n_cells - 1.
         """
-        index = np.asarray(indices, dtype=np.int64)
+        starts, offsets = self._stretches(np.asarray(indices, dtype=np.int64))
+        genes, counts = gather_rows(starts, offsets, self.genes, self._counts, gene_map)
+        if len(self._overflow_at):
+            self._resolve_overflow(counts, starts, offsets)
+        return Rows(offsets, genes, counts)
+
+    def in_place(self, indices: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]] | None:
+        """Return where the cells `indices` (n,) begin in `genes`, and all counts as they lie in the store.
+
+        So rows can be read without a copy. None where one of these cells has a count that stands in the overflow
+        table: then use `rows`.
+        """
+        starts, offsets = self._stretches(np.asarray(indices, dtype=np.int64))
+        if len(self._overflow_at):
+            low, high = np.searchsorted(self._overflow_at, [starts, starts + np.diff(offsets)])
+            if (low != high).any():
+                return None
+        return starts, self._counts
+
+    def _stretches(self, index: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return where the entries of some cells begin, here and (n + 1,) when they follow each other."""
         if index.ndim != 1:
             raise ValueError(f"indices: expected one dimension, got the shape {index.shape}.")
         if len(index) and (index.min() < 0 or index.max() >= self.n_cells):
@@ -211,10 +238,7 @@ class Store:
         np.cumsum(stops - starts, out=offsets[1:])
         if len(index) and (starts.min() < 0 or stops.max() > self.nnz or (stops < starts).any()):
             raise InputError(f"{self.path}: {fmt.INDPTR} is damaged. Run `lexicell store verify` on the store.")
-        genes, counts = gather_rows(starts, offsets, self.genes, self._counts)
-        if len(self._overflow_at):
-            self._resolve_overflow(counts, starts, offsets)
-        return Rows(offsets, genes, counts)
+        return starts, offsets
 
     def slice(self, start: int, stop: int) -> Rows:
         """Return the counts of the cells ``start:stop``; bounds are clipped as in a list."""
