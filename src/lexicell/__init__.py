@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from lexicell.workflows.embed import embed
     from lexicell.workflows.extend import extend
     from lexicell.workflows.genes import genes_table
+    from lexicell.workflows.genes_tissue import genes_tissue
+    from lexicell.workflows.genes_contrast import genes_contrast
+    from lexicell.workflows.genes_contextual import genes_contextual
+    from lexicell.workflows.genes_coherence import genes_coherence
+    from lexicell.workflows.genes_match import genes_match
     from lexicell.workflows.prepare import prepare
     from lexicell.workflows.pretrain import pretrain
     from lexicell.workflows.public_data import get_data, list_data
@@ -48,6 +53,11 @@ _HOMES = {
     "demo": "lexicell.workflows.demo",
     "embed": "lexicell.workflows.embed",
     "extend": "lexicell.workflows.extend",
+    "genes_match": "lexicell.workflows.genes_match",
+    "genes_coherence": "lexicell.workflows.genes_coherence",
+    "genes_contextual": "lexicell.workflows.genes_contextual",
+    "genes_contrast": "lexicell.workflows.genes_contrast",
+    "genes_tissue": "lexicell.workflows.genes_tissue",
     "genes_table": "lexicell.workflows.genes",
     "get_data": "lexicell.workflows.public_data",
     "list_data": "lexicell.workflows.public_data",
@@ -73,6 +83,11 @@ __all__ = [
     "demo",
     "embed",
     "extend",
+    "genes_match",
+    "genes_coherence",
+    "genes_contextual",
+    "genes_contrast",
+    "genes_tissue",
     "genes_table",
     "get_data",
     "list_data",

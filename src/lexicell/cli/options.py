@@ -83,7 +83,7 @@ def _add(parser: Parser, parameter: inspect.Parameter, hint: Any, text: str) -> 
         more: dict[str, Any] = {"nargs": "?", "default": parameter.default} if optional else {}
         parser.add_argument(parameter.name, metavar=parameter.name.upper(), type=kind, help=text, **more)
         return
-    flag = "--" + parameter.name.replace("_", "-")
+    flag = "--" + parameter.name.rstrip("_").replace("_", "-")  # from_: `from` is no name in Python
     if kind is bool:
         parser.add_argument(flag, action="store_true", help=text)
         return
@@ -95,7 +95,7 @@ def _add(parser: Parser, parameter: inspect.Parameter, hint: Any, text: str) -> 
         required=not optional,
         default=parameter.default if optional else None,
         help=text,
-        **_reading(kind, parameter.name),
+        **_reading(kind, parameter.name.rstrip("_")),
     )
 
 

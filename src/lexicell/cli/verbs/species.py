@@ -21,7 +21,7 @@ def extend(
     resume: bool = False,
     overrides: dict[str, object] | None = None,
 ) -> Result:
-    """Let one or several species join a trained model: new gene rows by expression profile, then two phases of training.
+    """Let one or several species join a trained model: new gene rows by expression profile, then two phases.
 
     Phase 1 trains the new rows alone, with all else frozen; phase 2 trains everything at a lower rate, with old cells
     replayed. The report tells what was gained and what was forgotten. Genes of a known species that the old panel
@@ -69,3 +69,37 @@ def extend(
         resume=resume,
         overrides=overrides,
     )
+
+
+def genes_match(
+    run: Path,
+    *,
+    from_: str,
+    to: str,
+    out: Path,
+    orthologs: Path | None = None,
+    top: int = 5,
+    seed: int = 0,
+) -> Result:
+    """Match the genes of one species to those of another by their embeddings, without orthologs.
+
+    Parameters
+    ----------
+    run
+        Folder of a run that knows both species: trained on both, or extended by one.
+    from_
+        Species of the genes.
+    to
+        Species among whose genes matches are looked for.
+    out
+        File to write (.parquet, .csv or .tsv): gene, match, score, whether the match is mutual, confidence.
+    orthologs
+        Table of one-to-one orthologs: a confidence is fitted on half of them and checked on the other half.
+    top
+        Matches a gene.
+    seed
+        Draws the halves.
+    """
+    from lexicell.workflows.genes_match import genes_match
+
+    return genes_match(run, from_, to, orthologs=orthologs, top=top, out=out, seed=seed)
