@@ -132,3 +132,18 @@ def test_query_probabilities_agree_with_the_sampler(n_expressed: int) -> None:
     if_expressed, if_silent = query_probabilities(SHAPE, np.array([n_expressed]), N_GENES)
     assert asked[expressed].mean() == pytest.approx(if_expressed[0], rel=0.03)
     assert asked[~expressed].mean() == pytest.approx(if_silent[0], rel=0.03)
+
+
+def test_weighted_tokens_have_higher_counts_and_queries_do_not() -> None:
+    rows = random_rows(60, 250)
+    weighted = SampleShape(views=2, tokens=32, queries=16, dealt_tokens=6, dealt_queries=8, count_weight=1.0)
+    (plain, _), (heavy, _) = draw(rows), draw(rows, weighted)
+    assert heavy.counts.mean() > 1.15 * plain.counts.mean()
+    np.testing.assert_array_equal(heavy.query_genes, plain.query_genes)
+    genes = np.concatenate([heavy.genes.transpose(1, 0, 2).reshape(60, -1), heavy.query_genes], axis=1)
+    assert all(len(set(row)) == len(row) for row in genes.tolist())
+
+
+def test_chances_are_checked() -> None:
+    with pytest.raises(InputError, match=r"count_weight and thinning are chances from 0 to 1; got 1\.5 and 0\.0"):
+        SamplingConfig(count_weight=1.5)

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from lexicell.model.losses import count_cross_entropy, info_nce, label_cross_entropy
+from lexicell.model.losses import count_cross_entropy, info_nce, label_cross_entropy, ordinal_cross_entropy
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -28,3 +28,14 @@ def test_label_cross_entropy_skips_missing_labels() -> None:
     torch.testing.assert_close(total, torch.tensor(-math.log(0.5) - math.log(0.8) - math.log(0.1)))
     total, n = label_cross_entropy(log_probabilities, torch.full((2, 2), -1))
     assert (total, n) == (0, 0)
+
+
+def test_ordinal_targets_by_hand() -> None:
+    logits = torch.log(torch.tensor([[0.1, 0.2, 0.3, 0.4]] * 4))
+    losses = ordinal_cross_entropy(logits, torch.tensor([0, 1, 2, 3]), 0.2)
+    a, b, c, d = (-math.log(p) for p in (0.1, 0.2, 0.3, 0.4))
+    # 0 and 1 stay sharp; 2 gives to both sides; the last class has one neighbour only.
+    torch.testing.assert_close(losses, torch.tensor([a, b, 0.8 * c + 0.1 * b + 0.1 * d, 0.9 * d + 0.1 * c]))
+    torch.testing.assert_close(
+        ordinal_cross_entropy(logits, torch.tensor([0, 1, 2, 3]), 0.0), torch.tensor([a, b, c, d])
+    )

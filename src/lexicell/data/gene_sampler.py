@@ -40,6 +40,10 @@ class SamplingConfig:
     """Share of a view that is dealt from the deck rather than drawn from the expressed genes."""
     query_deck_share: float = 0.5
     """Share of the queries that is dealt from the deck rather than drawn from the expressed genes."""
+    count_weight: float = 0.0
+    """Chance that a shown gene is the one of higher count among two that were drawn; 0 draws expressed genes alike."""
+    thinning: float = 0.0
+    """Chance that a training cell is thinned binomially, as if it had been sequenced less deeply."""
 
     def __post_init__(self) -> None:
         if self.tokens < 2 or self.queries < 2 or self.views not in (1, 2):
@@ -52,6 +56,11 @@ class SamplingConfig:
                 "sampling: deck_share and query_deck_share must lie between 0 and 1; got "
                 f"{self.deck_share} and {self.query_deck_share}"
             )
+        if not (0 <= self.count_weight <= 1 and 0 <= self.thinning <= 1):
+            raise InputError(
+                "sampling: count_weight and thinning are chances from 0 to 1; got "
+                f"{self.count_weight} and {self.thinning}"
+            )
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class SampleShape:
     queries: int
     dealt_tokens: int  # over all views
     dealt_queries: int
+    count_weight: float = 0.0
 
     @property
     def drawn_tokens(self) -> int:
@@ -91,6 +101,7 @@ def fit_shape(config: SamplingConfig, smallest_panel: int) -> SampleShape:
         queries=queries,
         dealt_tokens=config.views * max(1, round(config.deck_share * tokens)),
         dealt_queries=max(1, round(config.query_deck_share * queries)),
+        count_weight=config.count_weight,
     )
 
 
@@ -217,14 +228,14 @@ class GeneSampler:
                 mine,
                 (rows.begin, rows.end, rows.genes, rows.counts),
                 (deck, starts, keys, self._inverses),
-                (self._n_genes, shape.dealt_tokens, shape.dealt_queries),
+                (self._n_genes, shape.dealt_tokens, shape.dealt_queries, shape.count_weight),
                 (out.genes, out.counts, out.query_genes, out.query_counts),
             )
         return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _next(state: np.uint64) -> tuple[np.uint64, np.uint64]:
+def next_number(state: np.uint64) -> tuple[np.uint64, np.uint64]:
     """SplitMix64: the next state and a 64-bit number."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
     z = state
@@ -258,6 +269,17 @@ def _remainder(number, divisor, inverse):
 
 
 @numba.njit(cache=True, nogil=True)
+def _more_counted(first, begin, end, candidates, counts, chance, number):
+    """Draw a rival from ``begin:end``, and with a chance return the one of the two that has the higher count."""
+    number, chosen = next_number(number)
+    number, place = next_number(number)
+    if (chosen >> np.uint64(11)) * 2.0**-53 >= chance:
+        return first
+    rival = begin + np.int64(place % np.uint64(end - begin))
+    return rival if counts[candidates[rival]] > counts[candidates[first]] else first
+
+
+@numba.njit(cache=True, nogil=True)
 def _draw(rows, cells, deal, sizes, out):
     """Fill the rows of one deck. A compiled loop: partial Fisher-Yates over each cell's expressed genes.
 
@@ -266,7 +288,7 @@ def _draw(rows, cells, deal, sizes, out):
     """
     row_begin, row_end, genes, counts = cells
     deck, starts, keys, inverses = deal
-    n_genes, dealt_tokens, dealt_queries = sizes
+    n_genes, dealt_tokens, dealt_queries, count_weight = sizes
     out_genes, out_counts, out_query_genes, out_query_counts = out
     views, _, tokens = out_genes.shape
     queries = out_query_genes.shape[1]
@@ -295,13 +317,15 @@ def _draw(rows, cells, deal, sizes, out):
                 shown[1, place - 1] = own_counts[j]
             else:
                 n_candidates += 1
-        state, number = _next(keys[row])
+        state, number = next_number(keys[row])
         n_query = _drawn_queries(n_candidates, drawn_tokens, drawn_queries, number)
         n_token = min(n_candidates - n_query, drawn_tokens)
         for j in range(n_query + n_token):
-            state, number = _next(state)
+            state, number = next_number(state)
             left = n_candidates - j
             other = j + np.int64(_remainder(number, np.uint64(left), inverses[left]))
+            if count_weight > 0 and j >= n_query:
+                other = _more_counted(other, j, n_candidates, candidates, own_counts, count_weight, number)
             chosen = candidates[other]
             candidates[other] = candidates[j]
             candidates[j] = chosen

@@ -15,6 +15,33 @@ def count_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     return losses.view(classes.shape)
 
 
+def ordinal_cross_entropy(logits: Tensor, classes: Tensor, smoothing: float) -> Tensor:
+    """Return the cross-entropy of count classes whose targets are smeared over their neighbours, in nats.
+
+    A class from the second on gives `smoothing` of its weight to the classes beside it, half to each; 0 against 1, a
+    gene seen or not, stays sharp, and so the last class gives to the one before alone.
+
+    Parameters
+    ----------
+    logits, classes
+        (..., n_classes), (...).
+    smoothing
+        Share of the weight that the neighbours get.
+
+    Returns
+    -------
+    Tensor
+        (...)
+    """
+    logs = logits.log_softmax(dim=-1)
+    last = logits.shape[-1] - 1
+    steps = torch.stack([classes, (classes - 1).clamp(min=0), (classes + 1).clamp(max=last)], dim=-1)
+    beside = torch.full_like(logs[..., 0], smoothing / 2) * (classes >= 2)
+    above = beside * (classes < last)
+    weights = torch.stack([1 - beside - above, beside, above], dim=-1)
+    return -(logs.gather(-1, steps) * weights).sum(dim=-1)
+
+
 def info_nce(
     first: Tensor, second: Tensor, temperature: float, others: tuple[Tensor, Tensor] | None = None, start: int = 0
 ) -> Tensor:

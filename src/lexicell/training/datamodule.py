@@ -117,7 +117,7 @@ class CellDataModule(lightning.LightningDataModule):
         spec: ModelSpec | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.seed = config, seed
+        self.config, self.seed, self._thinning = config, seed, sampling.thinning
         self.lexicon = spec.lexicon if spec else merge_lexicons(stores)
         self.label_tree = spec.label_tree if spec else merge_label_trees(stores)
         self.covariates = dict(spec.covariates) if spec else covariate_levels(stores)
@@ -156,6 +156,7 @@ class CellDataModule(lightning.LightningDataModule):
                 batch_size=self.config.batch_size,
                 seed=self.seed,
                 covariate_dropout=self.config.covariate_dropout,
+                thinning=self._thinning,
                 shard=self._shard(),
                 first_batch=self.next_batch,
             )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lexicell.batch import CellBatch
 from lexicell.errors import InputError
-from lexicell.model.losses import count_cross_entropy, info_nce, label_cross_entropy
+from lexicell.model.losses import count_cross_entropy, info_nce, label_cross_entropy, ordinal_cross_entropy
 from lexicell.model.network import CellNetwork, Encoded
 from lexicell.training.ranks import gather_rows, rank, sum_over_ranks, world_size
 
@@ -32,13 +32,15 @@ class ObjectiveConfig:
     """Logit adjustment: 0 learns labels as frequent as they are, 1 as if all were equally frequent."""
     temperature: float = 0.1
     """Temperature of InfoNCE."""
+    smoothing: float = 0.0
+    """Share of a count class's weight that its neighbouring classes get as targets; 0 and 1 stay sharp."""
 
     def __post_init__(self) -> None:
         weights = (self.counts, self.cls_counts, self.contrastive, self.labels)
-        if min(weights) < 0 or max(weights) == 0 or self.temperature <= 0:
+        if min(weights) < 0 or max(weights) == 0 or self.temperature <= 0 or not 0 <= self.smoothing < 1:
             raise InputError(
                 "objectives: weights must not be negative, one at least must be positive, and so must temperature; "
-                f"got {self}"
+                f"smoothing lies between 0 and 1; got {self}"
             )
 
 
@@ -87,15 +89,19 @@ class Forward:
         """Embedding of each query's gene, (b, q, width); the decoder lays them over the views."""
         return self.network.genes(self.batch.query_genes)  # type: ignore[no-any-return]
 
-    def count_ce(self, context: Tensor) -> Tensor:
-        """Cross-entropy of each query given a context, (v * b, q)."""
-        logits = self.network.decoder(self.query_rows, context)
-        return count_cross_entropy(logits, self.query_classes)
+    def count_logits(self, context: Tensor) -> Tensor:
+        """Logits of each query's count given a context, (v * b, q, n_classes)."""
+        return self.network.decoder(self.query_rows, context)  # type: ignore[no-any-return]
+
+    @cached_property
+    def query_logits(self) -> Tensor:
+        """Logits of each query's count given all tokens of a view, (v * b, q, n_classes)."""
+        return self.count_logits(self.encoded.context)
 
     @cached_property
     def query_ce(self) -> Tensor:
         """Cross-entropy of each query given all tokens of a view, (v * b, q)."""
-        return self.count_ce(self.encoded.context)
+        return count_cross_entropy(self.query_logits, self.query_classes)
 
 
 class Objective(Protocol):
@@ -108,24 +114,33 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class CountObjective:
     """Held-out raw counts from all tokens."""
 
+    smoothing: float = 0.0
     name: ClassVar[str] = "counts"
 
     def loss(self, forward: Forward) -> Tensor:
         """Return the mean cross-entropy over queries; every process asks as many."""
+        if self.smoothing:
+            return ordinal_cross_entropy(forward.query_logits, forward.query_classes, self.smoothing).mean()
         return forward.query_ce.mean()
 
 
+@dataclass(frozen=True)
 class ClsCountObjective:
     """Held-out raw counts from CLS alone."""
 
+    smoothing: float = 0.0
     name: ClassVar[str] = "cls_counts"
 
     def loss(self, forward: Forward) -> Tensor:
         """Return the mean cross-entropy over queries; every process asks as many."""
-        return forward.count_ce(forward.encoded.cls.unsqueeze(1)).mean()
+        logits = forward.count_logits(forward.encoded.cls.unsqueeze(1))
+        if self.smoothing:
+            return ordinal_cross_entropy(logits, forward.query_classes, self.smoothing).mean()
+        return count_cross_entropy(logits, forward.query_classes).mean()
 
 
 @dataclass(frozen=True)
@@ -172,8 +187,8 @@ def build_objectives(config: ObjectiveConfig, network: CellNetwork, n_views: int
     Labels are left out where there is no label head, and contrast where there is but one view.
     """
     wanted: list[tuple[float, Objective, bool]] = [
-        (config.counts, CountObjective(), True),
-        (config.cls_counts, ClsCountObjective(), True),
+        (config.counts, CountObjective(config.smoothing), True),
+        (config.cls_counts, ClsCountObjective(config.smoothing), True),
         (config.contrastive, ContrastiveObjective(config.temperature), n_views == 2),
         (config.labels, LabelObjective(config.label_balance), network.label_head is not None),
     ]
