@@ -1,0 +1,83 @@
+"""Short pretraining runs that differ in the optimiser alone: learning rate, schedule, AdamW against Muon.
+
+Usage: python benchmarks/optimiser_sweep.py --store STORE --out FOLDER --held-out DONOR [--steps 160] [--seeds 2]
+
+Every run has the same steps, cells and genes; a finished one is not run again. Figures are of the last look at the
+held-out donor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import lexicell as lx
+from lexicell.reporting.text import Table, print_tables
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "adamw, lr 2e-3, cosine": {},
+    "adamw, lr 1e-3, cosine": {"optim.lr": 1e-3},
+    "adamw, lr 4e-3, cosine": {"optim.lr": 4e-3},
+    "adamw, lr 2e-3, wsd": {"optim.schedule": "wsd"},
+    "muon, lr 2e-3, cosine": {"optim.optimizer": "muon"},
+    "muon, lr 4e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 4e-3, "optim.embedding_lr_scale": 1.5},
+    "muon, lr 8e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 8e-3, "optim.embedding_lr_scale": 0.75},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True, help="a store that `lexicell prepare` wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--held-out", required=True, help="donor to look at")
+    parser.add_argument("--recipe", default="tiny", help="recipe that all settings share")
+    parser.add_argument("--steps", type=int, default=160, help="steps a run")
+    parser.add_argument("--tokens", type=int, default=256, help="genes a view")
+    parser.add_argument("--seeds", type=int, default=2, help="runs a setting")
+    parser.add_argument("--at-most", type=int, default=10**6, help="stop after so many new runs")
+    options = parser.parse_args()
+    shared: dict[str, object] = {
+        "trainer.max_steps": options.steps,
+        "trainer.val_every": options.steps,
+        "sampling.tokens": options.tokens,
+        "data.validation.donors": [options.held_out],
+        "data.validation.max_cells": 256,
+    }
+    rows = []
+    for seed in range(options.seeds):  # seed by seed, so that what is there first compares all settings
+        for name, overrides in SETTINGS.items():
+            run = options.out / f"{name.replace(', ', '_').replace(' ', '')}_seed{seed}"
+            if not (run / "figures.json").is_file():
+                if options.at_most == 0:
+                    continue
+                options.at_most -= 1
+                result = lx.pretrain(
+                    options.recipe, [options.store], run, overrides=shared | overrides | {"seed": seed}, progress=False
+                )
+                (run / "figures.json").write_text(json.dumps(result.metrics, indent=1) + "\n")
+            rows.append((name, json.loads((run / "figures.json").read_text())))
+            print(
+                name,
+                seed,
+                {key: round(rows[-1][1][f"val/{key}"], 4) for key in ("skill", "loss", "labels")},
+                flush=True,
+            )
+    table = []
+    for name in SETTINGS:
+        found = [metrics for setting, metrics in rows if setting == name]
+        if not found:
+            continue
+        cells = [name]
+        for key in ("val/skill", "val/loss", "val/labels"):
+            values = [metrics[key] for metrics in found]
+            cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+        table.append(tuple(cells))
+    print_tables(
+        [Table(f"{options.seeds} seeds, {options.steps} steps", ("", "skill", "loss", "labels"), tuple(table))]
+    )
+
+
+if __name__ == "__main__":
+    main()
