@@ -32,7 +32,7 @@ def test_genes_and_embedding_both_judge(cells):
         called = probe.tables(embedding[80:], counts[80:])[1].argmax(axis=1)
         return np.array([(called == codes[80:, 1])[codes[80:, 0] == place].mean() for place in range(2)])
 
-    both = hits(ProbeSettings(weight=1))
+    both = hits(ProbeSettings())
     assert (both > 0.85).all(), both
     genes_alone = hits(ProbeSettings(weight=0))
     assert genes_alone[0] > 0.9

@@ -124,7 +124,7 @@ def test_unlabelled_reference_cells_do_not_vote(model, halves):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "svm"}, "method: expected 'knn', 'head', 'probe'"),
+        ({"method": "svm"}, "method: expected 'probe', 'finetune', 'knn', 'head'"),
         ({"reference": None}, "knn needs a reference"),
         ({"reference": None, "method": "probe"}, "probe needs a reference"),
         ({"k": 0}, "k: expected at least 1"),
@@ -154,3 +154,80 @@ def test_a_model_without_labels_cannot_answer_by_head_or_guess_the_levels(model,
 def test_a_store_of_another_species_is_refused(model, cells, stores):
     with pytest.raises(InputError, match="the model knows none of its genes"):
         annotate(model, cells, stores[1], LEVELS, progress=False)
+
+
+@pytest.mark.parametrize("method", ["probe", "knn"])
+def test_probabilities_are_calibrated_and_cells_scored_as_unknown(model, halves, method, capsys):
+    reference, query = halves
+    result = annotate(model, query, reference, LEVELS, method=method, max_error=0.3, progress=False)
+    report = result.labelling.report
+    assert report.by_donor
+    assert report.n_donors == reference.obs["donor"].nunique()
+    figures = json.loads(json.dumps(result.figures()))
+    held_out = figures["held_out_reference"]
+    assert held_out["is"] == ("a promise" if report.n_donors >= 5 else "an estimate")
+    assert set(held_out["levels"]) == set(LEVELS)
+    assert held_out["rules"][0]["level"] == "class"
+    called = result.annotation.calls
+    assert (np.diff(called.probs, axis=1) <= 1e-6).all()
+    for place, rule in enumerate(report.rules.rules):
+        given = called.codes[:, place] >= 0
+        assert (called.probs[given, place] >= rule.threshold).all()
+    assert result.adata.obs["lexicell_unknown"].between(0, 1).all()
+    print_tables(result.tables())
+    assert "On held-out cells of the reference" in capsys.readouterr().out
+
+
+def test_a_tree_from_a_taxonomy_table(model, halves, tmp_path):
+    reference, query = halves
+    pairs = reference.obs[list(LEVELS)].drop_duplicates()
+    rows = [(name, "", "class") for name in pairs["class"].unique()]
+    rows += [(row["type"], row["class"], "type") for _, row in pairs.iterrows()]
+    pd.DataFrame(rows, columns=["child", "parent", "level"]).to_csv(tmp_path / "tree.csv", index=False)
+    whole = annotate(model, query, reference, LEVELS, method="knn", progress=False)
+    del reference.obs["class"]
+    filled = annotate(model, query, reference, method="knn", taxonomy=tmp_path / "tree.csv", progress=False)
+    assert filled.annotation.levels == LEVELS
+    np.testing.assert_array_equal(filled.annotation.calls.codes, whole.annotation.calls.codes)
+    reference.obs["type"] = reference.obs["type"].astype(str) + "?"
+    with pytest.raises(InputError, match="labels that the taxonomy lacks"):
+        annotate(model, query, reference, method="knn", taxonomy=tmp_path / "tree.csv", progress=False)
+
+
+def test_a_small_panel_is_reported_and_a_useless_one_refused(model, halves, capsys):
+    reference, query = halves
+    result = annotate(model, query[:, :200].copy(), reference, LEVELS, progress=False)
+    assert result.overlap.figures() == {"shared_genes": 200, "reference_genes": 400, "query_genes": 200}
+    assert list(result.loss.levels["level"]) == list(LEVELS)
+    print_tables(result.tables())
+    assert "What the shared genes can tell" in capsys.readouterr().out
+    with pytest.raises(InputError, match="With fewer than 20 nothing can be promised"):
+        annotate(model, query, reference[:, :10].copy(), LEVELS, reference_species="simulus_albus", progress=False)
+    blank = reference.copy()
+    rng = np.random.default_rng(0)
+    dense = blank.X.toarray()
+    dense[:, :60] = rng.poisson(1, size=(blank.n_obs, 60))
+    blank.X = dense
+    with pytest.raises(InputError, match="no better than by guessing"):
+        annotate(model, query[:, :60].copy(), blank, LEVELS, progress=False)
+
+
+def test_parts_give_what_the_whole_gives(model, halves, tmp_path, monkeypatch):
+    reference, query = halves
+    whole = annotate(model, query, reference, LEVELS, progress=False)
+    monkeypatch.setattr("lexicell.workflows.labelling.CELLS_AT_ONCE", 7)
+    query.write_h5ad(tmp_path / "query.h5ad")
+    reference.write_h5ad(tmp_path / "reference.h5ad")
+    parts = annotate(model, tmp_path / "query.h5ad", tmp_path / "reference.h5ad", LEVELS, progress=False)
+    pd.testing.assert_frame_equal(parts.annotation.frame(), whole.annotation.frame(), check_exact=False, atol=1e-4)
+    assert parts.genes == whole.genes
+
+
+def test_a_fine_tuned_model_labels_too(cell_model, halves, model):
+    reference, query = halves
+    result = annotate(cell_model, query, reference, LEVELS, method="finetune", progress=False)
+    assert result.annotation.settings["finetune_steps"] >= 0
+    assert result.scores["class"]["accuracy"] > 0.8
+    assert not result.labelling.report.by_donor or result.labelling.report.n_donors > 2
+    with pytest.raises(InputError, match="cannot train a FakeModel"):
+        annotate(model, query, reference, LEVELS, method="finetune", progress=False)

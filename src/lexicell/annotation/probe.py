@@ -49,7 +49,7 @@ class ProbeSettings:
 
     genes: LinearSettings = field(default_factory=LinearSettings)
     embedding: LinearSettings = field(default_factory=lambda: LinearSettings(penalty=0.1))
-    weight: float = 0.5
+    weight: float = 1.0
     max_numbers: int = 200_000_000
 
 

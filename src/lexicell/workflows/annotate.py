@@ -14,7 +14,7 @@ from anndata import AnnData
 from rich.console import Console
 
 from lexicell.annotation.knn import KnnSettings
-from lexicell.annotation.methods import HeadMethod, KnnMethod, Method, ProbeMethod, SeenCells
+from lexicell.annotation.methods import FinetuneMethod, HeadMethod, KnnMethod, Method, ProbeMethod, SeenCells
 from lexicell.annotation.panels import Overlap, PanelLoss
 from lexicell.annotation.result import Annotation
 from lexicell.data.query import open_query
@@ -24,10 +24,10 @@ from lexicell.inference.cell_model import CellModel
 from lexicell.reporting.text import Table
 from lexicell.workflows.label_output import annotated, checked_out, write
 from lexicell.workflows.label_reference import Reference, open_reference
-from lexicell.workflows.labelling import AnnotatingModel, Labelling, learn, overlap_of, panel_loss
+from lexicell.workflows.labelling import AnnotatingModel, Labelling, finetuned, learn, overlap_of, panel_loss
 
-MethodName = Literal["knn", "head", "probe"]
-METHODS: tuple[MethodName, ...] = ("knn", "head", "probe")
+MethodName = Literal["probe", "finetune", "knn", "head"]
+METHODS: tuple[MethodName, ...] = ("probe", "finetune", "knn", "head")
 
 _LABELS_SHOWN = 12
 
@@ -127,7 +127,8 @@ def annotate(
         Label columns from coarse to fine, as a sequence or with commas between. Default: those of the store
         or of the model.
     method
-        ``probe``: a linear tree on the embedding and one on gene counts. ``knn``: the nearest reference cells vote.
+        ``probe``: a linear tree on the embedding and one on gene counts. ``finetune``: the same, with the model trained
+        on before; it takes minutes, or hours without a GPU. ``knn``: the nearest reference cells vote.
         ``head``: the label head that the model was trained with. Or a method of your own
         (`lexicell.annotation.methods.Method`).
     taxonomy
@@ -186,8 +187,21 @@ def annotate(
             loss = panel_loss(known, shared, seed)
             if loss is not None:
                 console.print(loss.said())
+            apart = None
+            if way.name == "finetune":
+                tuned, apart = finetuned(loaded, known, shared, seed=seed, said=console.print)
+                loaded = tuned.model
+                settings |= {"finetune_steps": tuned.steps}
             labelling = learn(
-                loaded, known, shared, way, max_error=max_error, samples=samples, seed=seed, progress=progress
+                loaded,
+                known,
+                shared,
+                way,
+                apart=apart,
+                max_error=max_error,
+                samples=samples,
+                seed=seed,
+                progress=progress,
             )
             settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
         learned = time.perf_counter()
@@ -223,7 +237,8 @@ def _method(method: MethodName | Method, reference: Reference | None, k: int | N
         return method
     if method == "knn":
         return KnnMethod(KnnSettings() if k is None else KnnSettings(k=k))
-    return HeadMethod() if method == "head" else ProbeMethod()
+    methods: dict[str, Method] = {"head": HeadMethod(), "probe": ProbeMethod(), "finetune": FinetuneMethod()}
+    return methods[method]
 
 
 def _by_head(model: AnnotatingModel, method: Method, samples: int | None) -> Labelling:

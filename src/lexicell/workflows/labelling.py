@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from rich.progress import track
+from scipy import sparse
 
 from lexicell.annotation.held_out import HeldOutReport, final_calls, judge
 from lexicell.annotation.methods import Labeller, Method, SeenCells, cross_fit, reference_folds
@@ -19,14 +20,17 @@ from lexicell.annotation.unknown import Novelty
 from lexicell.data.query import Query, QueryCells
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
+from lexicell.inference.cell_model import CellModel
 from lexicell.labels import LabelTree
 from lexicell.randomness import generator
+from lexicell.training.finetune import Finetuned, finetune
 from lexicell.workflows.label_reference import LabelledReference
 
 CELLS_AT_ONCE = 4096  # cells that are read, embedded and labelled together
 LEARN_FROM = 50_000  # cells that a fit learns from, common labels cut first
 JUDGED = 20_000  # held-out cells that calibration looks at
 _PANEL_CELLS = 3_000
+_DONORS_TO_HOLD_OUT = 3
 _PANEL_SHARE = 0.9  # with fewer of the reference's genes shared, the loss is measured before the run
 Int64 = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -97,11 +101,15 @@ class Labelling:
 
 def see(model: AnnotatingModel, part: Query, method: Method, samples: int | None, *, embed: bool = True) -> SeenCells:
     """Return what a method may look at of some cells."""
+    counts = part.counts if method.uses_counts else None
+    if isinstance(model, CellModel):  # one pass gives both
+        out = model.run(part, samples=samples)
+        return SeenCells(out.embedding, counts, list(out.probabilities) if method.uses_head else None)
     nothing = np.empty((part.n_cells, 0), dtype=np.float32)
     needed = embed or not method.uses_head
     return SeenCells(
         model.embed(part, samples=samples, progress=False) if needed else nothing,
-        part.counts if method.uses_counts else None,
+        counts,
         model.predict_labels(part, samples=samples, progress=False) if method.uses_head else None,
     )
 
@@ -116,7 +124,7 @@ def overlap_of(reference: LabelledReference, query: QueryCells) -> tuple[Overlap
     """
     shared = np.intersect1d(reference.genes, query.genes)
     overlap = Overlap(len(shared), reference.n_measured, len(query.gene_index))
-    if len(shared) < min(FEWEST_GENES, len(reference.genes)):
+    if len(shared) < FEWEST_GENES:
         raise InputError(
             f"{overlap.said()} (genes that the model knows and both measured). With fewer than {FEWEST_GENES} nothing "
             "can be promised of any label: give a reference that measured the query's genes."
@@ -157,7 +165,7 @@ def learn(
     genes: Int64,
     method: Method,
     *,
-    held_out_only: npt.NDArray[np.bool_] | None = None,
+    apart: Apart | None = None,
     max_error: float | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -175,9 +183,8 @@ def learn(
         Genes to read them over.
     method
         How labels are given.
-    held_out_only
-        (n_cells,) cells that may be judged because the model was not trained on them; others are only learned from.
-        Default: all of them, held out in turn.
+    apart
+        Cells that the model itself was not trained on: they alone are judged. Default: all of them, held out in turn.
     max_error
         Share of wrong calls that is allowed; None for no abstention.
     samples
@@ -189,7 +196,7 @@ def learn(
     """
     codes, rng = reference.codes, generator(seed, "reference cells")
     everything = np.arange(reference.n_cells)
-    most = rng.permutation(everything if held_out_only is None else np.flatnonzero(held_out_only))[:JUDGED]
+    most = rng.permutation(everything if apart is None else np.flatnonzero(apart.cells))[:JUDGED]
     learned = balanced_subset(codes, LEARN_FROM, rng) if method.uses_counts else everything
     rows = np.union1d(learned, most)
     seen = []
@@ -198,16 +205,46 @@ def learn(
     cells = SeenCells.join(seen)
     codes, learn_from, judged = codes[rows], np.isin(rows, learned), np.isin(rows, most)
     donors = None if reference.donors is None else reference.donors[rows]
-    if held_out_only is None:
+    if apart is None:
         folds, by_donor = reference_folds(donors, codes, seed)
     else:
-        folds, by_donor = [np.flatnonzero(held_out_only[rows])], reference.n_donors > 1
+        folds, by_donor = [np.flatnonzero(apart.cells[rows])], apart.by_donor
     held_out = cross_fit(method, cells, codes, reference.tree, folds, learn_from, judged)
     report = judge(reference.tree, held_out, codes, donors, by_donor=by_donor, max_error=max_error)
     known = np.flatnonzero(learn_from)
     labeller = method.fit(cells.take(known), codes[known], reference.tree)
     novelty = Novelty.fit(cells.embedding, folds, judged, seed)
     return Labelling(reference.tree, method, labeller, genes, samples, report, novelty)
+
+
+def finetuned(
+    model: AnnotatingModel,
+    reference: LabelledReference,
+    genes: Int64,
+    *,
+    seed: int = 0,
+    said: Callable[[str], None] | None = None,
+) -> tuple[Finetuned, Apart]:
+    """Fine-tune a model on a reference; return it, and the reference's cells that it did not learn from.
+
+    Whole donors are held out where there are three or more; with fewer, a fifth of the cells, since a donor is too
+    much to do without.
+
+    Raises
+    ------
+    InputError
+        When the model is no `CellModel`, or the reference too small.
+    """
+    if not isinstance(model, CellModel):
+        raise InputError(f"method finetune trains a lexicell model; it cannot train a {type(model).__name__}.")
+    donors = reference.donors if reference.n_donors >= _DONORS_TO_HOLD_OUT else None
+    folds, by_donor = reference_folds(donors, reference.codes, seed)
+    held_out = np.zeros(reference.n_cells, dtype=bool)
+    held_out[min(folds, key=len)] = True
+    rows = balanced_subset(reference.codes, LEARN_FROM, generator(seed, "finetune cells"))
+    counts = sparse.vstack([part.over(genes).counts for part in _some(reference, rows)], format="csr")
+    tuned = finetune(model, counts, genes, reference.codes[rows], reference.tree, held_out[rows], seed=seed, said=said)
+    return tuned, Apart(held_out, by_donor)
 
 
 def _some(reference: LabelledReference, rows: Int64) -> Iterable[Query]:

@@ -47,7 +47,7 @@ def annotate(
     *,
     reference: Path | None = None,
     levels: tuple[str, ...] | None = None,
-    method: Literal["probe", "knn", "head"] = "probe",
+    method: Literal["probe", "finetune", "knn", "head"] = "probe",
     taxonomy: Path | None = None,
     max_error: float | None = None,
     species: str | None = None,
@@ -72,8 +72,9 @@ def annotate(
     levels
         Label columns, coarse to fine, with commas between. Default: those of the reference or of the run.
     method
-        probe: a linear model on the embedding and one on gene counts, multiplied; knn: vote of the nearest reference
-        cells in the model's embedding; head: the label head, where one was trained.
+        probe: a linear model on the embedding and one on gene counts, multiplied; finetune: the same with the
+        model trained on first, which takes minutes, or hours without a GPU; knn: vote of the nearest reference cells in
+        the model's embedding; head: the label head, where one was trained.
     taxonomy
         CSV or TSV of the label tree: columns child and parent, and level where levels share labels. Default: the tree
         is read off the reference's cells.
