@@ -99,6 +99,14 @@ class Labelling:
         return Calls.join(calls), np.concatenate(unknown) if unknown else None
 
 
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """Cells of a reference (n_cells,) that a model was not trained on, and whether they are whole donors."""
+
+    cells: npt.NDArray[np.bool_]
+    by_donor: bool
+
+
 def see(model: AnnotatingModel, part: Query, method: Method, samples: int | None, *, embed: bool = True) -> SeenCells:
     """Return what a method may look at of some cells."""
     counts = part.counts if method.uses_counts else None
