@@ -18,6 +18,8 @@ import anndata as ad
 import pandas as pd
 
 from lexicell.data.store import Store
+from lexicell.genes.lexicon import Lexicon
+from lexicell.model.checkpoint import LEXICON
 from lexicell.reporting.text import Table, print_tables
 from lexicell.workflows.benchmark_annotate import benchmark_annotate
 from lexicell.workflows.prepare import prepare
@@ -98,6 +100,11 @@ def store_of(name: str, data: Path, folder: Path) -> Store:
     return Store.open(out)
 
 
+def knows(run: Path, store: Store) -> bool:
+    """Return whether a run's model knows a store's species."""
+    return {source.species for source in store.sources} <= set(Lexicon.load(run / LEXICON).species)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for stores, answers and tables")
@@ -116,11 +123,12 @@ def main() -> None:
     results = []
     for name in options.sets.split(","):
         _, split, fewest = SETS[name]
+        store = store_of(name, data, options.out)
         result = benchmark_annotate(
-            store_of(name, data, options.out),
+            store,
             options.out / ("curves" if curves else "sets") / name,
             split=split,
-            runs=options.run if name != "baron_human" else [],
+            runs=[run for run in options.run if knows(run, store)],
             untrained=options.untrained,
             pretrain=options.pretrain,
             methods=options.methods.split(","),
