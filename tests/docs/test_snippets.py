@@ -35,6 +35,15 @@ SMALL_RUN = {
     "trainer.max_steps": 6,
     "trainer.val_every": 3,
 }
+SMALL_EXTENSION = {
+    "phase1.steps": 4,
+    "phase1.val_every": 2,
+    "phase2.steps": 2,
+    "phase2.val_every": 2,
+    "measure.cells": 40,
+    "measure.reference": 40,
+}
+SMALL = {"pretrain": SMALL_RUN, "extend": SMALL_EXTENSION}
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,9 @@ def type_in(words: list[str]) -> None:
         return
     assert words[0] == "lexicell", f"this test does not know how to run {words[0]!r}"
     arguments = words[1:]
-    if arguments[0] == "pretrain":
+    if arguments[0] in SMALL:
         given = {word.partition("=")[0] for word in arguments}
-        for name, value in SMALL_RUN.items():
+        for name, value in SMALL[arguments[0]].items():
             if f"--{name}" in given:  # what the page overrides is read, and then made small
                 arguments[arguments.index(f"--{name}") + 1] = str(value)
             else:
