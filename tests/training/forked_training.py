@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -51,9 +52,11 @@ class Forked:
         processes: int = 1,
         resume: bool = False,
         kill_after: float | None = None,
+        once_begun: bool = False,
     ) -> str:
-        """Fit a recipe; return what was written to standard error."""
+        """Fit a recipe; return what was written to standard error. Seconds to a kill may count from the first step."""
         job = {"kind": "fit", "out": str(out), "stores": stores, "recipe": recipe, "resume": resume}
+        job["once_begun"] = once_begun
         codes, stderr = self.run(processes=processes, kill_after=kill_after, **job)
         if kill_after is None:
             assert codes == [0] * processes, stderr[-3000:]
@@ -69,6 +72,8 @@ def _do(job: dict[str, Any], rank: int) -> None:
 
     stores = [Store.open(path) for path in job["stores"]]
     recipe = override_recipe(Recipe(), job["recipe"])
+    if "largest_file" in job:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], job["largest_file"]))
     if job["kind"] == "fit":
         fit(recipe, stores, Path(job["out"]), resume=job["resume"], progress=False)
     else:
@@ -146,6 +151,12 @@ def _fork(job: dict[str, Any], rank: int, port: int, log: str) -> int:
         os._exit(code)
 
 
+def _wait_for(path: Path, since: float) -> None:
+    """Wait until a file is written anew; runs write their recipe when training is about to begin."""
+    while not path.is_file() or path.stat().st_mtime < since:
+        time.sleep(0.002)
+
+
 def _serve() -> None:
     import tempfile
 
@@ -161,8 +172,11 @@ def _serve() -> None:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         with tempfile.NamedTemporaryFile("r") as log:
+            started = time.time()
             pids = [_fork(job, rank, port, log.name) for rank in range(job["processes"])]
             if job["kill_after"] is not None:
+                if job.get("once_begun"):
+                    _wait_for(Path(job["out"]) / "recipe.yaml", started)
                 time.sleep(job["kill_after"])
                 for pid in pids:
                     os.kill(pid, signal.SIGKILL)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from rich.progress import track
 from scipy.sparse import csr_matrix
 from torch import Tensor
@@ -20,6 +21,7 @@ from lexicell.data.gene_sampler import SparseRows
 from lexicell.data.query import Query
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
+from lexicell.inference.model_card import model_card, share_run
 from lexicell.labels import LabelTree
 from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.checkpoint import ModelSpec, load_model, save_model
@@ -37,8 +39,10 @@ class CellOutput:
     probabilities: list[npt.NDArray[np.float32]]  # per label level (n_cells, n_nodes); empty without a label head
 
 
-class CellModel:
+class CellModel(ModelHubMixin):
     """A trained model.
+
+    `save_pretrained`, `from_pretrained` and `push_to_hub` share it through the Hugging Face Hub or a folder.
 
     Parameters
     ----------
@@ -48,12 +52,21 @@ class CellModel:
         What they mean: lexicon, label tree, covariates, tokens.
     device
         Where it runs; a GPU where there is one, unless said otherwise.
+    run
+        Folder that tells how it was trained, for its card; None if there is none.
     """
 
-    def __init__(self, network: CellNetwork, spec: ModelSpec, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        network: CellNetwork,
+        spec: ModelSpec,
+        device: str | torch.device | None = None,
+        run: Path | None = None,
+    ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.spec = spec
+        self._run = run
 
     @classmethod
     def load(cls, run: str | Path, device: str | torch.device | None = None) -> Self:
@@ -64,11 +77,26 @@ class CellModel:
         InputError
             When the folder holds no whole model, or weights, config and lexicon do not belong together.
         """
-        return cls(*load_model(Path(run)), device=device)
+        return cls(*load_model(Path(run)), device=device, run=Path(run))
 
     def save(self, folder: str | Path) -> None:
         """Write the model into a folder."""
         save_model(Path(folder), self.network, self.spec)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the model, and what its run folder tells of it, into a folder to be shared."""
+        self.save(save_directory)
+        share_run(self._run, save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, device: str | torch.device | None = None, **download: Any) -> Self:
+        """Load a shared model from a folder, or from the Hub by its name there."""
+        folder = model_id if Path(model_id).is_dir() else snapshot_download(model_id, **download)
+        return cls.load(folder, device)
+
+    def generate_model_card(self, **facts: Any) -> ModelCard:
+        """Return the card; for `facts` (``name``, ``licence``, ``licences``, ``authors``) see `model_card`."""
+        return model_card(self.spec, self._run, **facts)
 
     @property
     def lexicon(self) -> Lexicon:

@@ -182,6 +182,10 @@ def _facts(stores: Sequence[Store], data: CellDataModule, module: Pretraining, s
                 "cells": store.n_cells,
                 "genes": store.n_genes,
                 "species": sorted({source.species for source in store.sources}),
+                "sources": [
+                    {"name": source.name, "species": source.species, "cells": source.stop - source.start}
+                    for source in store.sources
+                ],
                 "fingerprint": store.fingerprint,
             }
             for store in stores
