@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from lexicell.workflows.embed import embed
     from lexicell.workflows.extend import extend
     from lexicell.workflows.genes import genes_table
-    from lexicell.workflows.genes_tissue import genes_tissue
-    from lexicell.workflows.genes_contrast import genes_contrast
-    from lexicell.workflows.genes_contextual import genes_contextual
     from lexicell.workflows.genes_coherence import genes_coherence
+    from lexicell.workflows.genes_contextual import genes_contextual
+    from lexicell.workflows.genes_contrast import genes_contrast
     from lexicell.workflows.genes_match import genes_match
+    from lexicell.workflows.genes_tissue import genes_tissue
     from lexicell.workflows.prepare import prepare
     from lexicell.workflows.pretrain import pretrain
     from lexicell.workflows.public_data import get_data, list_data
@@ -83,12 +83,12 @@ __all__ = [
     "demo",
     "embed",
     "extend",
-    "genes_match",
     "genes_coherence",
     "genes_contextual",
     "genes_contrast",
-    "genes_tissue",
+    "genes_match",
     "genes_table",
+    "genes_tissue",
     "get_data",
     "list_data",
     "prepare",

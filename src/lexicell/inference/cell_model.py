@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from lexicell.data.gene_cover import GeneCover
 from lexicell.data.gene_sampler import SparseRows
 from lexicell.data.query import Query
-from lexicell.errors import InputError
+from lexicell.errors import InputError, listing
 from lexicell.genes.lexicon import Lexicon
 from lexicell.inference.model_card import model_card, share_run
 from lexicell.labels import LabelTree
@@ -37,6 +38,16 @@ class CellOutput:
 
     embedding: npt.NDArray[np.float32]  # (n_cells, width)
     probabilities: list[npt.NDArray[np.float32]]  # per label level (n_cells, n_nodes); empty without a label head
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSamples:
+    """Gene samples of some cells, encoded in one forward pass."""
+
+    cell: npt.NDArray[np.int64]  # (b,) row of the cell that each sample is of
+    genes: npt.NDArray[np.int64]  # (b, tokens) lexicon indices
+    counts: npt.NDArray[np.int64]  # (b, tokens) raw counts
+    encoded: Encoded
 
 
 class CellModel(ModelHubMixin):
@@ -66,6 +77,7 @@ class CellModel(ModelHubMixin):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.spec = spec
+        self._covariates = torch.zeros(len(spec.covariates), dtype=torch.long)  # level of each; 0 is unknown
         self._run = run
 
     @classmethod
@@ -112,6 +124,30 @@ class CellModel(ModelHubMixin):
     def width(self) -> int:
         """Numbers in an embedding."""
         return self.spec.config.encoder.width
+
+    def given(self, **covariates: str) -> Self:
+        """Return the same model (weights are shared), told covariates of the cells that it will see.
+
+        Unless told, it does without, as it learned to. Tell it what holds for reference and query alike, such as
+        ``model.given(tissue="cortex")``.
+
+        Raises
+        ------
+        InputError
+            When the model was not trained with a covariate, or not with that value.
+        """
+        told = copy.copy(self)
+        told._covariates = self._covariates.clone()
+        for name, value in covariates.items():
+            if name not in self.spec.covariates:
+                raise InputError(
+                    f"this model was not trained with the covariate '{name}'; it has {listing(self.spec.covariates)}"
+                )
+            levels = self.spec.covariates[name]
+            if value not in levels:
+                raise InputError(f"covariate {name}: the model does not know '{value}', but {listing(levels, 20)}")
+            told._covariates[list(self.spec.covariates).index(name)] = levels.index(value) + 1
+        return told
 
     def embed(
         self,
@@ -198,16 +234,11 @@ class CellModel(ModelHubMixin):
     def _run_chunk(
         self, counts: csr_matrix, gene_index: npt.NDArray[np.int64], cover: GeneCover, per_pass: int
     ) -> CellOutput:
-        rows = _known_rows(counts, gene_index)
-        depth = np.zeros(len(rows.begin), np.float32)
-        np.add.at(depth, np.repeat(np.arange(len(depth)), rows.end - rows.begin), rows.counts.astype(np.float32))
-        dealt = cover.deal(rows)
-        n_samples = np.bincount(dealt.cell, minlength=len(depth))[:, None].astype(np.float32)
-        embedding = np.zeros((len(depth), self.width), np.float32)
-        for part in _parts(len(dealt.cell), per_pass):
-            cell = dealt.cell[part]
-            encoded = self._encode(dealt.genes[part], dealt.counts[part], depth[cell])
-            np.add.at(embedding, cell, encoded.cls.float().cpu().numpy())
+        embedding = np.zeros((counts.shape[0], self.width), np.float32)
+        n_samples = np.zeros((counts.shape[0], 1), np.float32)
+        for part in self._passes(counts, gene_index, cover, per_pass):
+            np.add.at(embedding, part.cell, part.encoded.cls.float().cpu().numpy())
+            np.add.at(n_samples, part.cell, np.float32(1))
         embedding /= n_samples
         head = self.network.label_head
         if head is None:
@@ -215,11 +246,36 @@ class CellModel(ModelHubMixin):
         paths = head.path_log_probabilities(torch.from_numpy(embedding).to(self.device))
         return CellOutput(embedding, [path.exp().cpu().numpy() for path in paths])
 
+    def _passes(
+        self, counts: csr_matrix, gene_index: npt.NDArray[np.int64], cover: GeneCover, per_pass: int
+    ) -> Iterator[EncodedSamples]:
+        rows = _known_rows(counts, gene_index)
+        depth = np.zeros(len(rows.begin), np.float32)
+        np.add.at(depth, np.repeat(np.arange(len(depth)), rows.end - rows.begin), rows.counts.astype(np.float32))
+        dealt = cover.deal(rows)
+        for part in _parts(len(dealt.cell), per_pass):
+            cell, genes, shown = dealt.cell[part], dealt.genes[part], dealt.counts[part]
+            yield EncodedSamples(cell, genes, shown, self._encode(genes, shown, depth[cell]))
+
+    @torch.inference_mode()
+    def encoded_samples(
+        self, query: Query, *, samples: int | None = None, batch_size: int | None = None
+    ) -> Iterator[EncodedSamples]:
+        """Yield the encoded gene samples of cells, a forward pass at a time; see `run` for the parameters."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        per_pass = batch_size or max(1, TOKENS_AT_ONCE // self.spec.tokens)
+        cover = self._cover(query, samples)
+        for start in range(0, query.n_cells, CELLS_AT_ONCE):
+            chunk = query.counts[start : start + CELLS_AT_ONCE]
+            for part in self._passes(chunk, query.gene_index, cover, per_pass):
+                yield replace(part, cell=part.cell + start)
+
     def _encode(
         self, genes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], depth: npt.NDArray[np.float32]
     ) -> Encoded:
-        unknown = torch.zeros(len(genes), len(self.spec.covariates), dtype=torch.long)
-        arrays = (torch.from_numpy(genes), torch.from_numpy(counts), torch.from_numpy(depth), unknown)
+        told = self._covariates.expand(len(genes), -1)
+        arrays = (torch.from_numpy(genes), torch.from_numpy(counts), torch.from_numpy(depth), told)
         return self.network.encode(*(array.to(self.device) for array in arrays))
 
     def gene_table(self) -> pd.DataFrame:
