@@ -167,3 +167,17 @@ def test_a_small_panel_is_embedded(cell_model: CellModel, cells: AnnData, n_gene
 def test_a_query_of_unknown_genes_is_refused(cell_model: CellModel, query: Query) -> None:
     with pytest.raises(InputError, match="none of the query's genes is in the model's lexicon"):
         cell_model.embed(replace(query, gene_index=np.full_like(query.gene_index, -1)))
+
+
+def test_a_model_can_be_told_covariates(cell_model, query):
+    name = next(iter(cell_model.spec.covariates))
+    levels = cell_model.spec.covariates[name]
+    plain = cell_model.embed(query)
+    told = [cell_model.given(**{name: level}).embed(query) for level in levels[:2]]
+    assert abs(told[0] - plain).max() > 1e-4
+    assert abs(told[0] - told[1]).max() > 1e-4
+    assert (cell_model.embed(query) == plain).all()
+    with pytest.raises(InputError, match="not trained with the covariate 'mood'"):
+        cell_model.given(mood="good")
+    with pytest.raises(InputError, match=f"covariate {name}: the model does not know 'x'"):
+        cell_model.given(**{name: "x"})
