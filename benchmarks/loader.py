@@ -1,0 +1,211 @@
+"""Loading shuffled batches of cells: lexicell against its peers, in one run, interleaved, on one made-up atlas.
+
+Each measurement is a process of its own. Warm: the files were read once before. Cold: the page cache was emptied of
+them (posix_fadvise), and mincore says what share of them was left. Cells a second of processor time are what a
+busy machine distorts least. A peer that is not installed is left out, and why is said.
+
+Usage: python benchmarks/loader.py --folder FOLDER [--cells 200000] [--genes 30000] [--genes-per-cell 3000]
+           [--rounds 3] [--seconds 4] [--json FILE] [--chart FILE]
+Peers: pip install scDataset bionemo-scdl datasets
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import mmap
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from loader_peers import PEERS
+from synthetic_atlas import Atlas, write_atlas
+
+from lexicell.reporting.text import Table, print_tables
+
+WORKER = Path(__file__).with_name("loader_peers.py")
+PLACES = {"lexicell, rows only": "store", "lexicell, 1,024 genes sampled": "store", "bionemo-scdl": "scdl",
+          "sharded zarr, annbatch's way": "sharded.zarr", "HF datasets": "hf"}  # fmt: skip
+
+
+def files_of(name: str, h5ad: Path, folder: Path) -> list[Path]:
+    """Return the files that a peer reads."""
+    place = folder / PLACES[name] if name in PLACES else h5ad
+    return [path for path in sorted(place.rglob("*")) if path.is_file()] if place.is_dir() else [place]
+
+
+def warm(paths: list[Path]) -> None:
+    """Read files once, so that they lie in the page cache as far as there is room."""
+    for path in paths:
+        with path.open("rb") as file:
+            while file.read(1 << 24):
+                pass
+
+
+def cool(paths: list[Path]) -> None:
+    """Take files out of the page cache."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
+def resident(paths: list[Path]) -> float:
+    """Return the share of the files' pages that lie in the page cache."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pages = present = 0
+    for path in paths:
+        size = path.stat().st_size
+        if not size:
+            continue
+        with path.open("rb") as file, mmap.mmap(file.fileno(), size, flags=mmap.MAP_PRIVATE, prot=3) as view:
+            n = -(-size // mmap.PAGESIZE)
+            vector = (ctypes.c_ubyte * n)()
+            start = ctypes.addressof(ctypes.c_char.from_buffer(view))
+            if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), vector):
+                raise OSError(ctypes.get_errno(), "mincore")
+            pages, present = pages + n, present + sum(byte & 1 for byte in bytes(vector))
+    return present / max(pages, 1)
+
+
+def worker(action: str, name: str, h5ad: Path, folder: Path, *options: str) -> dict[str, float] | str:
+    """Run one step in a process of its own; return its figures, or why there are none."""
+    command = [sys.executable, str(WORKER), action, name, str(h5ad), str(folder), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode == 0 and lines:
+        return json.loads(lines[-1])
+    return (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+
+
+def convert_all(h5ad: Path, folder: Path, left_out: dict[str, str]) -> dict[str, float]:
+    """Convert the atlas for every peer that needs it; return the seconds."""
+    seconds = {}
+    for name, peer in PEERS.items():
+        if not hasattr(peer, "convert"):
+            seconds[name] = 0.0
+        elif any((folder / PLACES[name]).exists() and other in seconds for other in PEERS if other != name
+                 and PLACES.get(other) == PLACES[name]):  # fmt: skip
+            seconds[name] = next(s for other, s in seconds.items() if PLACES.get(other) == PLACES[name])
+        else:
+            found = worker("convert", name, h5ad, folder)
+            if isinstance(found, str):
+                left_out[name] = found
+            else:
+                seconds[name] = found["seconds"]
+    return seconds
+
+
+def measure(h5ad: Path, folder: Path, rounds: int, options: list[str]) -> dict[str, dict[str, object]]:
+    """Measure all peers in turn, so many times."""
+    left_out: dict[str, str] = {}
+    seconds = convert_all(h5ad, folder, left_out)
+    runs: dict[str, dict[str, list[dict[str, float]]]] = {name: {"warm": [], "cold": []} for name in seconds}
+    left = dict.fromkeys(seconds, 0.0)
+    for number in range(rounds):
+        for temperature in ("warm", "cold"):
+            for name in [name for name in seconds if name not in left_out]:
+                paths = files_of(name, h5ad, folder)
+                if temperature == "warm":
+                    warm(paths)
+                else:
+                    cool(paths)
+                    left[name] = max(left[name], resident(paths))
+                found = worker("read", name, h5ad, folder, "--seed", str(number), *options)
+                if isinstance(found, str):
+                    left_out[name] = found
+                else:
+                    runs[name][temperature].append(found)
+    figures: dict[str, dict[str, object]] = {name: {"left_out": why} for name, why in left_out.items()}
+    for name in [name for name in seconds if name not in left_out]:
+        figures[name] = {
+            **{
+                f"{temperature}_{key}": [run[key] for run in runs[name][temperature]]
+                for temperature in ("warm", "cold")
+                for key in ("cells_per_s", "cells_per_cpu_s")
+            },
+            "peak_bytes": max(run["peak_bytes"] for kind in runs[name].values() for run in kind),
+            "disk_bytes": sum(path.stat().st_size for path in files_of(name, h5ad, folder)),
+            "convert_s": seconds[name],
+            "left_in_page_cache": left[name],
+        }
+    return figures
+
+
+def table_of(figures: dict[str, dict[str, object]], title: str) -> Table:
+    """Return the table for people: medians, and the range over the rounds."""
+    columns = ("reader", "cells/s warm", "per CPU s", "cells/s cold", "peak MB", "disk MB", "conversion s")
+    rows = []
+    for name, found in figures.items():
+        if "left_out" in found:
+            rows.append((name, f"left out: {found['left_out']}", *[""] * 5))
+            continue
+        warm_s, cold_s = found["warm_cells_per_s"], found["cold_cells_per_s"]
+        rows.append(
+            (
+                name,
+                f"{statistics.median(warm_s):,.0f} ({min(warm_s):,.0f}-{max(warm_s):,.0f})",
+                f"{statistics.median(found['warm_cells_per_cpu_s']):,.0f}",
+                f"{statistics.median(cold_s):,.0f} ({min(cold_s):,.0f}-{max(cold_s):,.0f})",
+                f"{found['peak_bytes'] / 1e6:,.0f}",
+                f"{found['disk_bytes'] / 1e6:,.0f}",
+                f"{found['convert_s']:.0f}",
+            )
+        )
+    return Table(title, columns, tuple(rows))
+
+
+def draw(figures: dict[str, dict[str, object]], title: str, path: Path) -> None:
+    """Draw cells per second of processor time, and of the clock, as bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    kept = {name: found for name, found in figures.items() if "left_out" not in found}
+    names = sorted(kept, key=lambda name: statistics.median(kept[name]["warm_cells_per_cpu_s"]))
+    figure, axes = plt.subplots(figsize=(7.5, 0.55 * len(names) + 1.2), layout="constrained")
+    kinds = {"warm, per second of processor time": "warm_cells_per_cpu_s", "warm, per second": "warm_cells_per_s",
+             "cold, per second": "cold_cells_per_s"}  # fmt: skip
+    for place, (label, key) in enumerate(kinds.items()):
+        values = [statistics.median(kept[name][key]) for name in names]
+        bars = axes.barh([y + 0.27 * (1 - place) for y in range(len(names))], values, 0.26, label=label)
+        axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=6.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xscale="log", xlabel="cells", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, loc="lower right")
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where the atlas and its conversions go")
+    parser.add_argument("--cells", type=int, default=200_000)
+    parser.add_argument("--genes", type=int, default=30_000)
+    parser.add_argument("--genes-per-cell", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long each measurement takes")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--chart", type=Path, help="picture to draw (.svg, .png)")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    h5ad = options.folder / "atlas.h5ad"
+    n_entries = write_atlas(h5ad, Atlas(options.cells, options.genes, options.genes_per_cell))
+    given = ["--seconds", str(options.seconds), "--batch", str(options.batch)]
+    figures = measure(h5ad, options.folder, options.rounds, given)
+    title = f"{options.cells:,} cells x {options.genes:,} genes, {n_entries / options.cells:,.0f} genes a cell"
+    print_tables([table_of(figures, f"{title}, batches of {options.batch}, {options.rounds} rounds")])
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if options.chart:
+        draw(figures, title, options.chart)
+
+
+if __name__ == "__main__":
+    main()
