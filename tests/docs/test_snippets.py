@@ -89,6 +89,12 @@ def test_what_a_page_says_works(page: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "umap", None)  # pictures by PCA: importing UMAP takes longer than all the rest
     simulate = lexicell.simulate  # the package keeps a name once it was used, so it must not be the small one
     monkeypatch.setattr(simulation, "simulate", lambda config=SMALL_DATA: simulate(config))
+    pretrain = lexicell.pretrain
+
+    def small_pretrain(*arguments, overrides=None, **options):
+        return pretrain(*arguments, overrides={**(overrides or {}), **SMALL_RUN}, **options)
+
+    monkeypatch.setattr(lexicell, "pretrain", small_pretrain)
     names: dict[str, object] = {}
     for block in blocks_of(page):
         if block.file:

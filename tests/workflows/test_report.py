@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lexicell.errors import InputError
+from lexicell.inference.cell_model import CellModel
 from lexicell.reporting.text import print_tables
 from lexicell.workflows.report import report
 
@@ -64,6 +66,29 @@ def test_tables_on_held_out_cells_are_made_where_they_are_missing(trained, monke
     assert "training cells, drawn at random" in page
     monkeypatch.setattr("lexicell.workflows.report.compare_run", None)  # not made again
     assert report(trained, progress=False).annotation == result.annotation
+
+
+def test_tables_are_made_anew_when_the_run_was_trained_on(trained):
+    report(trained, progress=False)
+    picture = trained / "report" / "embedding.csv"
+    before = picture.read_text(encoding="utf-8")
+    model = CellModel.load(trained, device="cpu")
+    with torch.no_grad():
+        model.network.cls += 1.0
+    model.save(trained)
+    report(trained, progress=False)
+    after = picture.read_text(encoding="utf-8")
+    assert after != before
+
+    with torch.no_grad():
+        model.network.cls += 1.0
+    model.save(trained)
+    facts = facts_of(trained)
+    facts["stores"][0]["path"] = "gone"
+    (trained / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    (fault,) = report(trained, progress=False).faults
+    assert "shown are those of the model before it was trained on" in fault
+    assert picture.read_text(encoding="utf-8") == after
 
 
 def facts_of(run: Path) -> dict:

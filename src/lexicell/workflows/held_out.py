@@ -5,6 +5,7 @@ The baselines are computed in the same run, from the same cells: logistic regres
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +29,15 @@ from lexicell.errors import InputError
 from lexicell.evaluation.baselines import logistic_regression, pca_knn
 from lexicell.inference.cell_model import CellModel
 from lexicell.labels import LabelTree, clean_labels
+from lexicell.model.checkpoint import WEIGHTS
 from lexicell.randomness import generator
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.extension import run_cells
 from lexicell.training.recipe import load_recipe
-from lexicell.training.run_folder import RECIPE, RUN, read_json
+from lexicell.training.run_folder import RECIPE, RUN, read_json, write_json
 
 FOLDER = "report"
+MADE_OF = "made_of.json"
 SCORES, CONFUSION, EMBEDDING, CELLS = "annotation_scores", "confusion", "embedding", "held_out"
 MAX_REFERENCE = 5_000  # training cells to learn labels from: enough for a fair comparison, and minutes on a laptop
 _FEWEST_FOR_UMAP = 100
@@ -83,6 +86,8 @@ class HeldOutTables:
                 part = folder / f".{name}.csv.part"
                 table.to_csv(part, index=False)
                 part.replace(folder / f"{name}.csv")
+        if (run / WEIGHTS).is_file():
+            write_json(folder / MADE_OF, {"model_sha256": _checksum(run)})
 
     def by_method(self, level: str) -> dict[str, dict[str, float]]:
         """Return accuracy and macro-F1 of each method on a level."""
@@ -143,6 +148,19 @@ def compare(
         pd.DataFrame(scores, columns=columns),
         pd.concat(confusions, ignore_index=True)[["method", "level", "truth", "predicted", "n"]],
     )
+
+
+def outdated(run: Path) -> bool:
+    """Return whether tables on held-out cells were made of another model than the run has now: it was trained on."""
+    made_of = run / FOLDER / MADE_OF
+    if not made_of.is_file() or not (run / WEIGHTS).is_file():
+        return False
+    return bool(read_json(made_of)["model_sha256"] != _checksum(run))
+
+
+def _checksum(run: Path) -> str:
+    with (run / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _embed(model: CellModel, cells: Cells, *, progress: bool) -> Float32:

@@ -10,7 +10,7 @@ from lexicell.errors import InputError
 from lexicell.reporting.page import build_page, last_value, render, skill_strata
 from lexicell.reporting.run_tables import RunTables, read_run
 from lexicell.reporting.text import Table
-from lexicell.workflows.held_out import EMBEDDING, FOLDER, compare_run
+from lexicell.workflows.held_out import EMBEDDING, FOLDER, compare_run, outdated
 
 NAME = "report.html"
 
@@ -57,7 +57,8 @@ def report(run: str | Path, out: str | Path | None = None, *, progress: bool = T
     """Write one self-contained HTML page of what a run folder holds.
 
     Where ``report/`` does not hold them yet and the run's stores are still there, the tables on held-out cells
-    (annotation beside the baselines, a picture of the embedding) are made first, and kept.
+    (annotation beside the baselines, a picture of the embedding) are made first, and kept; they are made anew after
+    the run was resumed and its model changed.
 
     Parameters
     ----------
@@ -99,11 +100,14 @@ def report(run: str | Path, out: str | Path | None = None, *, progress: bool = T
 
 
 def _with_held_out_tables(run: Path, tables: RunTables, *, progress: bool) -> RunTables:
-    """Make the tables on held-out cells where they are not there yet; say why where that cannot be."""
-    if any((run / FOLDER).glob(f"{EMBEDDING}.*")) or not tables.facts.get("stores"):
+    """Make the tables on held-out cells where they are not there, or of an older model; say why that cannot be."""
+    there, old = any((run / FOLDER).glob(f"{EMBEDDING}.*")), outdated(run)
+    if (there and not old) or not tables.facts.get("stores"):
         return tables
     try:
         compare_run(run, progress=progress).write(run)
     except InputError as error:
-        return replace(tables, faults=(*tables.faults, f"annotation and embedding of held-out cells: {error}"))
+        shown = " (shown are those of the model before it was trained on)" if old else ""
+        fault = f"annotation and embedding of held-out cells{shown}: {error}"
+        return replace(tables, faults=(*tables.faults, fault))
     return read_run(run)
