@@ -169,6 +169,16 @@ def test_the_new_run_is_a_run_like_any_other(extended: ExtendResult, simulation:
         assert np.isfinite(embed(model, cells, species=species, progress=False).adata.obsm["X_lexicell"]).all()
     found = annotate(model, simulation.cells[NEW][:20], method="head", species=NEW, progress=False)
     assert set(found.annotation.levels) == {"class", "type"}
+    given = {"species": NEW, "reference_species": OLD, "progress": False}
+    across = annotate(
+        model, simulation.cells[NEW][:20], simulation.cells[OLD], ["class", "type"], method="knn", **given
+    )
+    assert across.annotation.labels("type").notna().all()
+    assert across.annotation.unknown is not None
+    assert across.overlap is None
+    for more, message in (({"method": "probe"}, "across species use method knn"), ({"max_error": 0.1}, "max_error")):
+        with pytest.raises(InputError, match=message):
+            annotate(model, simulation.cells[NEW], simulation.cells[OLD], "class", **({"method": "knn"} | given | more))
     table = genes_table(run).table
     assert table["few_exposures"].equals(table["shown_expressed"] < 20)
     assert table["few_exposures"].any()
@@ -251,6 +261,25 @@ def test_genes_that_the_old_panel_lacked_join_in_the_same_way_and_one_after_anot
     base = load_recipe(folder / "run" / "recipe.yaml").optim.lr
     assert load_recipe(again.run / "recipe.yaml").optim.lr == pytest.approx(base)  # of the first run, not of phase 2
     assert not (again.run / "phase1").exists()  # the last phase is the run
+
+
+@pytest.mark.usefixtures("no_report")
+def test_several_species_join_at_once_also_one_nobody_has_heard_of(
+    folder: Path, simulation: Simulation, tmp_path: Path
+) -> None:
+    adata = simulation.cells[NEW].copy()
+    adata.var_names = adata.var["symbol"].astype(str).to_numpy()
+    adata.var = adata.var[[]]
+    adata.obs = adata.obs[["donor"]]
+    prepare({"datasets": [{"adata": adata, "species": "Nyctus fictus", "donor": "donor"}]}, tmp_path / "bat")
+    overrides = SHORT | {"phase1.steps": 2, "phase2.steps": 0}
+    both = [folder / NEW, tmp_path / "bat"]
+    found = extend(folder / "run", both, tmp_path / "out", overrides=overrides, progress=False)
+    assert found.figures()["species"] == [NEW, "nyctus_fictus"]
+    spec = load_model(found.run)[1]
+    assert spec.lexicon.species == (OLD, NEW, "nyctus_fictus")
+    assert spec.covariates["species"] == (OLD, NEW, "nyctus_fictus")
+    assert len(spec.lexicon) == 900
 
 
 @pytest.mark.usefixtures("no_report")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,16 @@ from lexicell.inference.cell_model import CellModel
 from lexicell.reporting.text import Table
 from lexicell.workflows.label_output import annotated, checked_out, write
 from lexicell.workflows.label_reference import Reference, open_reference
-from lexicell.workflows.labelling import AnnotatingModel, Labelling, finetuned, learn, overlap_of, panel_loss
+from lexicell.workflows.labelling import (
+    AnnotatingModel,
+    Labelling,
+    across_species,
+    check_across,
+    finetuned,
+    learn,
+    overlap_of,
+    panel_loss,
+)
 
 MethodName = Literal["probe", "finetune", "knn", "head"]
 METHODS: tuple[MethodName, ...] = ("probe", "finetune", "knn", "head")
@@ -182,11 +191,16 @@ def annotate(
                 species=reference_species,
                 donor=donor,
             )
-            overlap, shared = overlap_of(known, cells)
-            console.print(overlap.said())
-            loss = panel_loss(known, shared, seed)
-            if loss is not None:
-                console.print(loss.said())
+            across = across_species(loaded.lexicon, known, cells)
+            if across:  # no gene can be shared: each is read over its own, and they meet in the embedding
+                check_across(way, max_error, cells.species)
+                shared = known.genes
+            else:
+                overlap, shared = overlap_of(known, cells)
+                console.print(overlap.said())
+                loss = panel_loss(known, shared, seed)
+                if loss is not None:
+                    console.print(loss.said())
             apart = None
             if way.name == "finetune":
                 tuned, apart = finetuned(loaded, known, shared, seed=seed, said=console.print)
@@ -203,12 +217,17 @@ def annotate(
                 seed=seed,
                 progress=progress,
             )
+            if across:
+                labelling = replace(labelling, genes=None)
+                settings |= {"across_species": True}
             settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
         learned = time.perf_counter()
         calls, unknown = labelling(loaded, cells, progress=progress)
         seconds = {"reference": learned - began, "query": time.perf_counter() - learned}
         genes, obs = cells.counted(), cells.obs
     tree = labelling.tree
+    if isinstance(labelling.method, ProbeMethod | FinetuneMethod):
+        settings |= {"weight_of_model": labelling.method.settings.weight}
     settings |= {"levels": list(wanted or tree.levels), "seed": seed}
     settings |= {key: value for key, value in {"samples": samples, "k": k, "max_error": max_error}.items() if value}
     annotation = Annotation.from_calls(obs.index, tree, calls, wanted, settings, unknown)

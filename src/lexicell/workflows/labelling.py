@@ -11,8 +11,17 @@ import numpy.typing as npt
 from rich.progress import track
 from scipy import sparse
 
+from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.held_out import HeldOutReport, final_calls, judge
-from lexicell.annotation.methods import Labeller, Method, SeenCells, cross_fit, reference_folds
+from lexicell.annotation.methods import (
+    FinetuneMethod,
+    Labeller,
+    Method,
+    ProbeMethod,
+    SeenCells,
+    cross_fit,
+    cross_fit_weighing,
+)
 from lexicell.annotation.panels import FEWEST_GENES, Overlap, PanelLoss, compare_panels
 from lexicell.annotation.probe import balanced_subset
 from lexicell.annotation.tree import Calls
@@ -122,6 +131,26 @@ def see(model: AnnotatingModel, part: Query, method: Method, samples: int | None
     )
 
 
+def across_species(lexicon: Lexicon, reference: LabelledReference, query: QueryCells) -> bool:
+    """Return whether the query is of a species that the reference holds no cells of."""
+    owners = lexicon.table["species"].to_numpy()[reference.genes]
+    return query.species not in set(owners)
+
+
+def check_across(method: Method, max_error: float | None, species: str) -> None:
+    """Refuse what cannot be done where the reference is of another species than the query."""
+    if method.uses_counts:
+        raise InputError(
+            f"method {method.name} looks at the genes that reference and query share, but the reference holds no cells "
+            f"of {species}: across species use method knn, which looks at the embedding alone, or head."
+        )
+    if max_error is not None:
+        raise InputError(
+            "max_error: the bound holds for new donors of the reference's own species; it says nothing of another "
+            "species. Leave it out, and look at the probabilities and unknown scores."
+        )
+
+
 def overlap_of(reference: LabelledReference, query: QueryCells) -> tuple[Overlap, Int64]:
     """Return how many genes are shared, and which.
 
@@ -217,7 +246,10 @@ def learn(
         folds, by_donor = reference_folds(donors, codes, seed)
     else:
         folds, by_donor = [np.flatnonzero(apart.cells[rows])], apart.by_donor
-    held_out = cross_fit(method, cells, codes, reference.tree, folds, learn_from, judged)
+    if isinstance(method, ProbeMethod | FinetuneMethod):
+        method, held_out = cross_fit_weighing(method, cells, codes, reference.tree, folds, learn_from, judged)
+    else:
+        held_out = cross_fit(method, cells, codes, reference.tree, folds, learn_from, judged)
     report = judge(reference.tree, held_out, codes, donors, by_donor=by_donor, max_error=max_error)
     known = np.flatnonzero(learn_from)
     labeller = method.fit(cells.take(known), codes[known], reference.tree)
