@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -21,6 +22,9 @@ from lexicell.training.exposure import AS_QUERY
 from lexicell.training.module import Pretraining
 from lexicell.training.run_folder import EXPOSURE, unless_disk_full, write_array
 from lexicell.training.sharding import whole_weights
+from lexicell.training.throughput import Utilisation
+
+Gauge = Callable[[torch.device, str, int], Utilisation]  # device, precision, number of devices
 
 AGREE_EVERY = 10  # steps: on a GPU, processes that ask each other wait for each other
 
@@ -28,9 +32,12 @@ AGREE_EVERY = 10  # steps: on a GPU, processes that ask each other wait for each
 class ProgressLine(Callback):
     """A moving line with speed, loss and skill, and a lasting line after each look at the held-out cells."""
 
-    def __init__(self, max_steps: int, *, visible: bool = True) -> None:
+    def __init__(self, max_steps: int, *, visible: bool = True, gauge: Gauge | None = None) -> None:
         self._max_steps = max_steps
         self._visible = visible
+        self._gauge = gauge
+        self.utilisation: Utilisation | None = None
+        """What turns cells a second into MFU, once training has started and where a gauge was given."""
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -51,6 +58,9 @@ class ProgressLine(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Show the bar."""
         self._visible &= trainer.is_global_zero
+        if self._gauge is not None:
+            device = trainer.strategy.root_device
+            self.utilisation = self._gauge(device, str(trainer.precision), trainer.world_size)
         if self._visible:
             self._bar.start()
         self._task = self._bar.add_task("", total=self._max_steps, completed=trainer.global_step, shown="")
@@ -71,6 +81,8 @@ class ProgressLine(Callback):
         self._clock = now
         metrics, words = trainer.callback_metrics, [f"{self.cells_per_second:,.0f} cells/s"]
         if "train/loss" in metrics and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            if self.utilisation is not None:
+                words.append(f"MFU {self.utilisation.mfu(self.cells_per_second):.0%}")
             words += [f"{name} {float(metrics[f'train/{name}']):.3f}" for name in ("loss", "skill")]
             self._bar.update(self._task, shown="  ".join(words))
         self._bar.update(self._task, completed=trainer.global_step)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.files import write_text
 from lexicell.model.allocator import keep_freed_memory
+from lexicell.model.flops import StepShape
 from lexicell.model.network import CellNetwork
 from lexicell.randomness import generator
-from lexicell.training.callbacks import ProgressLine, SaveModel, Stop
+from lexicell.training.callbacks import Gauge, ProgressLine, SaveModel, Stop
 from lexicell.training.checkpoints import CheckpointFiles, KeepCheckpoints
+from lexicell.training.compilation import compile_blocks
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.engine import build_trainer, is_child, on_gpu, quiet_lightning
 from lexicell.training.guard import Guard
@@ -35,8 +38,18 @@ from lexicell.training.resume import check_folder
 from lexicell.training.run_folder import CHECKPOINTS, RECIPE, RUN, last_look, read_json, write_json
 from lexicell.training.skill import fit_baseline
 from lexicell.training.start import FromScratch, Start
+from lexicell.training.throughput import utilisation
 
-_COUNTED_ON = ("steps", "seconds", "cells_per_second", "counts_clamped")
+_COUNTED_ON = (
+    "steps",
+    "seconds",
+    "cells_per_second",
+    "counts_clamped",
+    "mfu",
+    "gflops_per_cell",
+    "peak_tflops",
+    "peak_source",
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,9 @@ def fit(
         for note in data.notes:
             sys.stderr.write(f"lexicell: note: {note}\n")
 
-    line, stop = ProgressLine(recipe.trainer.max_steps, visible=progress), Stop(recipe.trainer.max_steps)
+    compile_blocks(network, recipe.trainer.compile, "cuda" if on_gpu(recipe.trainer) else "cpu")
+    line = ProgressLine(recipe.trainer.max_steps, visible=progress, gauge=_gauge(recipe, data, network))
+    stop = Stop(recipe.trainer.max_steps)
     saving, files = SaveModel(out, spec), CheckpointFiles()
     callbacks: list[Callback] = [
         Guard(recipe.trainer.max_loss_rise),
@@ -132,6 +147,8 @@ def fit(
                 "seconds": round(facts["seconds"] + time.perf_counter() - started, 1),
                 "counts_clamped": saving.counts_clamped,
             }
+            if line.utilisation is not None:
+                facts |= line.utilisation.facts(line.cells_per_second)
             write_json(out / RUN, facts)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     metrics = metrics or last_look(out)  # nothing was left to do: the run had ended
@@ -159,6 +176,25 @@ def _build_module(recipe: Recipe, data: CellDataModule, network: CellNetwork) ->
     freeze_unused(network, recipe.objectives, data.shape.views)
     objectives = build_objectives(recipe.objectives, network, data.shape.views)
     return Pretraining(network, objectives, baseline, recipe.optim, recipe.trainer.max_steps)
+
+
+def _gauge(recipe: Recipe, data: CellDataModule, network: CellNetwork) -> Gauge | None:
+    """Return what tells the share of the device's peak; None where the trunk stands still, and needs less."""
+    if not all(parameter.requires_grad for parameter in network.encoder.parameters()):
+        return None
+    objectives, head = recipe.objectives, network.label_head
+    shape = StepShape(
+        cells=recipe.data.batch_size,
+        tokens=data.shape.tokens,
+        queries=data.shape.queries,
+        views=data.shape.views,
+        n_classes=network.count_classes.n_classes,
+        n_labels=sum(head.sizes) if head is not None else 0,
+        counts=objectives.counts > 0,
+        cls_counts=objectives.cls_counts > 0,
+        contrastive=objectives.contrastive > 0,
+    )
+    return partial(utilisation, recipe.model, shape, recipe.trainer.peak_tflops)
 
 
 def _of(weights: npt.NDArray[np.float64] | None, cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64] | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -54,6 +54,10 @@ class TrainerConfig:
     weights, gradients and optimiser states); auto is ddp where there are several."""
     precision: str = "auto"
     """Lightning's precision; auto is bf16-mixed on a GPU that has it, else 32-true."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the transformer blocks with torch.compile, which takes a minute at first; auto does so on a GPU."""
+    peak_tflops: float = 0.0
+    """What one device can do, in TFLOP/s, for the progress line's MFU; 0 looks it up (bf16) or measures it."""
 
     def __post_init__(self) -> None:
         positive = ("max_steps", "val_every", "log_every", "keep_checkpoints", "nodes")
@@ -62,6 +66,8 @@ class TrainerConfig:
                 f"trainer: {', '.join(positive)} must be at least 1, patience not negative and grad_clip positive; "
                 f"got {self}"
             )
+        if self.peak_tflops < 0:
+            raise InputError(f"trainer: peak_tflops must not be negative; got {self.peak_tflops}")
         if self.max_loss_rise and self.max_loss_rise <= 1:
             raise InputError(f"trainer: max_loss_rise must be above 1, or 0 for none; got {self.max_loss_rise}")
         if self.strategy not in STRATEGIES:
