@@ -83,3 +83,13 @@ def test_a_subset_keeps_rare_labels_whole():
     assert len(balanced_subset(codes, 1000, rng)) == 145
     assert len(balanced_subset(codes, 1, rng)) == 4
     assert LinearSettings().balance == 1
+
+
+def test_an_embedding_that_knows_nothing_has_nothing_to_say(cells):
+    embedding, counts, obs = cells
+    tree = LabelTree.from_frame(obs, ["class"])
+    noise = np.random.default_rng(1).normal(size=(160, 60)).astype(np.float32)
+    donors = np.tile(np.repeat(["d1", "d2"], 4), 20).astype(object)
+    assert Probe.fit(noise, counts, tree.encode(obs), tree, donors=donors).weight < 1
+    types = LabelTree.from_frame(obs, ["class", "type"])
+    assert Probe.fit(embedding, counts, types.encode(obs), types, donors=donors).weight > 0

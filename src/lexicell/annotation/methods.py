@@ -7,7 +7,7 @@ probabilities, which calibration and promises are built on, are made in one way 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,12 +17,9 @@ from scipy import sparse
 from lexicell.annotation.calibration import log_conditionals
 from lexicell.annotation.knn import KnnSettings, Voters
 from lexicell.annotation.linear import Float32, Int64, LinearTree, fit_linear_tree
-from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, multiply_experts
+from lexicell.annotation.probe import WEIGHTS, GeneFeatures, Probe, ProbeSettings, choose_weight, multiply_experts
 from lexicell.annotation.tree import Tables, consistent
 from lexicell.labels import LabelTree
-from lexicell.randomness import generator
-
-MOST_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +70,14 @@ class Labeller(Protocol):
 
     def tables(self, cells: SeenCells) -> Tables:
         """Return consistent probabilities, one table (n_cells, n_labels) a level."""
+        ...
+
+
+class ExpertLabeller(Labeller, Protocol):
+    """A labeller that multiplies the opinions of two experts, the second one raised to a weight."""
+
+    def experts(self, cells: SeenCells) -> tuple[list[Float32], list[Float32]]:
+        """Return both experts' log P(label | parent), per level (n_cells, n_labels)."""
         ...
 
 
@@ -149,7 +154,11 @@ class ProbeMethod:
     uses_counts: bool = True
     uses_head: bool = False
 
-    def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> Labeller:
+    def weighing(self, weight: float) -> ProbeMethod:
+        """Return the method with a fixed weight of the embedding's opinion."""
+        return replace(self, settings=replace(self.settings, weight=weight))
+
+    def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> ExpertLabeller:
         """Fit both."""
         assert cells.counts is not None
         return _Probing(Probe.fit(cells.embedding, cells.counts, codes, tree, self.settings))
@@ -163,6 +172,10 @@ class _Probing:
         assert cells.counts is not None
         return self.probe.tables(cells.embedding, cells.counts)
 
+    def experts(self, cells: SeenCells) -> tuple[list[Float32], list[Float32]]:
+        assert cells.counts is not None
+        return self.probe.experts(cells.embedding, cells.counts)
+
 
 @dataclass(frozen=True)
 class FinetuneMethod:
@@ -173,12 +186,17 @@ class FinetuneMethod:
     uses_counts: bool = True
     uses_head: bool = True
 
-    def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> Labeller:
+    def weighing(self, weight: float) -> FinetuneMethod:
+        """Return the method with a fixed weight of the head's opinion."""
+        return replace(self, settings=replace(self.settings, weight=weight))
+
+    def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> ExpertLabeller:
         """Fit the linear tree; the head has learned already."""
         assert cells.counts is not None
         features = GeneFeatures.fit(cells.counts, self.settings.max_numbers)
         by_genes = fit_linear_tree(features(cells.counts), codes, tree, self.settings.genes)
-        return _HeadAndGenes(tree, features, by_genes, self.settings.weight)
+        weight = WEIGHTS[-1] if self.settings.weight is None else self.settings.weight
+        return _HeadAndGenes(tree, features, by_genes, weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,11 +207,13 @@ class _HeadAndGenes:
     weight: float
 
     def tables(self, cells: SeenCells) -> Tables:
+        return multiply_experts(self.tree, *self.experts(cells), self.weight)
+
+    def experts(self, cells: SeenCells) -> tuple[list[Float32], list[Float32]]:
         assert cells.counts is not None
         assert cells.head is not None
         genes = self.by_genes.log_conditionals(self.features(cells.counts))
-        head = [np.maximum(logs, -30).astype(np.float32) for logs in log_conditionals(self.tree, cells.head)]
-        return multiply_experts(self.tree, genes, head, self.weight)
+        return genes, [np.maximum(logs, -30).astype(np.float32) for logs in log_conditionals(self.tree, cells.head)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,31 +230,6 @@ class HeldOut:
 
     rows: Int64
     tables: Tables
-
-
-def reference_folds(donors: npt.NDArray[np.object_] | None, codes: Int64, seed: int = 0) -> tuple[list[Int64], bool]:
-    """Return up to five groups of cells to hold out in turn, and whether they are whole donors.
-
-    Donors are dealt to folds by size. Where fewer than two donors are known, labelled cells are dealt at random within
-    each label: good enough for temperatures, but it says nothing of a new donor.
-    """
-    n_cells = len(codes)
-    if donors is not None:
-        names, place, sizes = np.unique(
-            [donor if donor is not None else "" for donor in donors], return_inverse=True, return_counts=True
-        )
-        if len(names) > 1:
-            n_folds = min(MOST_FOLDS, len(names))
-            load, fold = np.zeros(n_folds), np.zeros(len(names), dtype=np.int64)
-            for donor in np.argsort(-sizes, kind="stable"):
-                fold[donor] = load.argmin()
-                load[fold[donor]] += sizes[donor]
-            return [np.flatnonzero(fold[place] == i) for i in range(n_folds)], True
-    depth = (codes >= 0).cumprod(axis=1).sum(axis=1)
-    deepest = codes[np.arange(n_cells), np.maximum(depth - 1, 0)]
-    shuffled = generator(seed, "folds of the reference").permutation(n_cells)
-    order = shuffled[np.lexsort((deepest[shuffled], depth[shuffled]))]
-    return [np.sort(order[i::MOST_FOLDS]) for i in range(min(MOST_FOLDS, n_cells))], False
 
 
 def cross_fit(
@@ -272,7 +267,52 @@ def cross_fit(
         rows.append(asked)
         tables.append(labeller.tables(cells.take(asked)))
     if not rows:
-        return HeldOut(np.empty(0, np.int64), [np.empty((0, size), np.float32) for size in tree.sizes])
+        raise ValueError("folds: no fold leaves labelled cells to learn from and cells to judge.")
     joined = np.concatenate(rows)
     order = np.argsort(joined, kind="stable")
     return HeldOut(joined[order], [np.concatenate(level)[order] for level in zip(*tables, strict=True)])
+
+
+def cross_fit_weighing(
+    method: ProbeMethod | FinetuneMethod,
+    cells: SeenCells,
+    codes: Int64,
+    tree: LabelTree,
+    folds: Sequence[Int64],
+    learn_from: npt.NDArray[np.bool_] | None = None,
+    judge: npt.NDArray[np.bool_] | None = None,
+) -> tuple[ProbeMethod | FinetuneMethod, HeldOut]:
+    """Cross-fit a method of two experts, and choose the second one's weight on the held-out cells.
+
+    Parameters are those of `cross_fit`. One number is chosen, so that the held-out probabilities, which are made with
+    it, flatter but little.
+    """
+    held_out = cross_fit(_Opinions(method.weighing(1.0)), cells, codes, tree, folds, learn_from, judge)
+    n_levels = len(tree.levels)
+    first, second = held_out.tables[:n_levels], held_out.tables[n_levels:]
+    weight = method.settings.weight
+    if weight is None:
+        weight = choose_weight(tree, first, second, codes[held_out.rows])
+    return method.weighing(weight), HeldOut(held_out.rows, multiply_experts(tree, first, second, weight))
+
+
+@dataclass(frozen=True)
+class _Opinions:
+    """Gives the two experts' opinions one behind the other, in place of their product."""
+
+    method: ProbeMethod | FinetuneMethod
+    name: str = "opinions"
+    uses_counts: bool = True
+    uses_head: bool = True
+
+    def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> Labeller:
+        return _Opinionated(self.method.fit(cells, codes, tree))
+
+
+@dataclass(frozen=True, eq=False)
+class _Opinionated:
+    labeller: ExpertLabeller
+
+    def tables(self, cells: SeenCells) -> Tables:
+        first, second = self.labeller.experts(cells)
+        return [*first, *second]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-from lexicell.annotation.methods import ProbeMethod, SeenCells, cross_fit, reference_folds
+from lexicell.annotation.folds import reference_folds
+from lexicell.annotation.methods import ProbeMethod, SeenCells, cross_fit
 from lexicell.annotation.probe import ProbeSettings
 from lexicell.annotation.scores import class_f1, macro_f1
 from lexicell.annotation.tree import call_labels

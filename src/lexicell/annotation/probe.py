@@ -9,13 +9,14 @@ alone; the figures are in LOG.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.linear import (
     Float32,
     Int64,
@@ -25,10 +26,13 @@ from lexicell.annotation.linear import (
     fit_linear_tree,
     log_softmax_among_siblings,
 )
-from lexicell.annotation.tree import Tables
+from lexicell.annotation.scores import macro_f1
+from lexicell.annotation.tree import Tables, call_labels
 from lexicell.labels import LabelTree
 
 TARGET = 1e4
+WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+_FOLDS = 3  # in which a weight is chosen
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,16 @@ class ProbeSettings:
     embedding
         The linear tree on the standardised embedding.
     weight
-        Weight of the embedding's opinion beside that of the genes, which has 1; 0 leaves the embedding out.
+        Weight of the embedding's opinion beside that of the genes, which has 1; 0 leaves the embedding out. None
+        chooses one of `WEIGHTS` on held-out cells: the embedding of a model that knows little of such cells should
+        have little to say.
     max_numbers
         Cells x genes that may be held dense (4 bytes each); with more, the most variable genes that fit are used.
     """
 
     genes: LinearSettings = field(default_factory=LinearSettings)
     embedding: LinearSettings = field(default_factory=lambda: LinearSettings(penalty=0.1))
-    weight: float = 1.0
+    weight: float | None = None
     max_numbers: int = 200_000_000
 
 
@@ -100,7 +106,7 @@ class Probe:
     """A fitted probe."""
 
     tree: LabelTree
-    settings: ProbeSettings
+    weight: float
     features: GeneFeatures
     by_genes: LinearTree
     centre: Float32
@@ -115,6 +121,7 @@ class Probe:
         codes: Int64,
         tree: LabelTree,
         settings: ProbeSettings | None = None,
+        donors: npt.NDArray[np.object_] | None = None,
     ) -> Self:
         """Fit on labelled cells.
 
@@ -130,6 +137,8 @@ class Probe:
             The label tree.
         settings
             How it is fitted.
+        donors
+            (n_cells,) donors, which are held out whole where a weight is chosen.
 
         Raises
         ------
@@ -137,6 +146,8 @@ class Probe:
             Where the arrays do not fit together, no cell is labelled, or no gene varies.
         """
         settings = settings or ProbeSettings()
+        if settings.weight is None:
+            return cls._fit_weighing(embedding, sparse.csr_matrix(counts), np.asarray(codes), tree, settings, donors)
         if counts.shape[0] != len(embedding):
             raise ValueError(f"counts: {counts.shape[0]} cells, but the embedding has {len(embedding)}.")
         labelled = np.asarray(codes)[:, 0] >= 0
@@ -146,13 +157,43 @@ class Probe:
         centre, spread = embedding.mean(axis=0), embedding.std(axis=0)
         unit = np.where(spread > 0, spread, 1).astype(np.float32)
         by_embedding = fit_linear_tree((embedding - centre) / unit, codes, tree, settings.embedding)
-        return cls(tree, settings, features, by_genes, centre, unit, by_embedding)
+        return cls(tree, settings.weight, features, by_genes, centre, unit, by_embedding)
+
+    @classmethod
+    def _fit_weighing(
+        cls,
+        embedding: Float32,
+        counts: sparse.csr_matrix,
+        codes: Int64,
+        tree: LabelTree,
+        settings: ProbeSettings,
+        donors: npt.NDArray[np.object_] | None,
+    ) -> Self:
+        """Fit with the weight that does best on held-out cells."""
+        fixed = replace(settings, weight=1.0)
+        whole = cls.fit(embedding, counts, codes, tree, fixed)
+        rows, opinions = [], []
+        for fold in reference_folds(donors, codes, most=_FOLDS)[0]:
+            left = np.setdiff1d(np.flatnonzero(codes[:, 0] >= 0), fold)
+            if len(left) and len(fold):
+                probe = cls.fit(embedding[left], counts[left], codes[left], tree, fixed)
+                rows.append(fold)
+                opinions.append(probe.experts(embedding[fold], counts[fold]))
+        if not rows:
+            return whole
+        both = [
+            [np.concatenate(level) for level in zip(*expert, strict=True)] for expert in zip(*opinions, strict=True)
+        ]
+        return replace(whole, weight=choose_weight(tree, both[0], both[1], codes[np.concatenate(rows)]))
 
     def tables(self, embedding: Float32, counts: sparse.csr_matrix) -> Tables:
         """Return consistent probabilities, one table (n_cells, n_labels) a level."""
+        return multiply_experts(self.tree, *self.experts(embedding, counts), self.weight)
+
+    def experts(self, embedding: Float32, counts: sparse.csr_matrix) -> tuple[list[Float32], list[Float32]]:
+        """Return log P(label | parent) by genes and by embedding, per level (n_cells, n_labels)."""
         genes = self.by_genes.log_conditionals(self.features(counts))
-        cells = self.by_embedding.log_conditionals((embedding - self.centre) / self.unit)
-        return multiply_experts(self.tree, genes, cells, self.settings.weight)
+        return genes, self.by_embedding.log_conditionals((embedding - self.centre) / self.unit)
 
 
 def multiply_experts(tree: LabelTree, first: list[Float32], second: list[Float32], weight: float) -> Tables:
@@ -161,6 +202,27 @@ def multiply_experts(tree: LabelTree, first: list[Float32], second: list[Float32
         return along_paths(tree, first)
     both = [a + np.float32(weight) * b for a, b in zip(first, second, strict=True)]
     return along_paths(tree, [log_softmax_among_siblings(tree, place, logs) for place, logs in enumerate(both)])
+
+
+def choose_weight(tree: LabelTree, first: list[Float32], second: list[Float32], codes: Int64) -> float:
+    """Return the weight of `WEIGHTS` whose product has the best macro-F1, averaged over levels; of equals the largest.
+
+    Parameters
+    ----------
+    tree
+        The label tree.
+    first, second
+        Two experts' log P(label | parent) of held-out cells, per level.
+    codes
+        Their labels (n_cells, n_levels).
+    """
+    best = (-1.0, 0.0)
+    for weight in WEIGHTS:
+        called = call_labels(tree, multiply_experts(tree, first, second, weight)).codes
+        scores = [macro_f1(codes[:, place], called[:, place]) for place in range(len(tree.levels))]
+        known = [score for score in scores if not np.isnan(score)]
+        best = max(best, (float(np.mean(known)) if known else 0.0, weight))
+    return best[1]
 
 
 def log_per_10k(counts: sparse.csr_matrix) -> sparse.csr_matrix:
