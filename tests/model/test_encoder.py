@@ -139,3 +139,29 @@ def test_mixed_precision_leaves_the_stream_and_its_norms_in_float32() -> None:
         rounded = encoder(normal(2, 9, 32))
     assert set(seen) == {torch.float32}
     torch.testing.assert_close(rounded, encoder(normal(2, 9, 32)), rtol=0.1, atol=0.1)
+
+
+def kept_bytes(length: int, activation_checkpointing: bool) -> int:
+    """Bytes that the forward pass keeps for the backward pass, weights left out."""
+    config = EncoderConfig(width=16, layers=4, heads=2, activation_checkpointing=activation_checkpointing)
+    encoder = moved(Encoder(config)).train()
+    weights = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        encoder(normal(1, length, 16).requires_grad_())
+    return sum(kept.values())
+
+
+def test_memory_grows_in_line_with_length_and_checkpointing_keeps_little_of_it() -> None:
+    plain, long = kept_bytes(512, False), kept_bytes(2048, False)
+    assert 3.9 < long / plain < 4.1
+    lean, lean_long = kept_bytes(512, True), kept_bytes(2048, True)
+    assert 3.9 < lean_long / lean < 4.1
+    assert lean < plain / 5
