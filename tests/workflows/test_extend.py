@@ -33,6 +33,7 @@ from lexicell.workflows.extend_result import ExtendResult
 from lexicell.workflows.genes import genes_table
 from lexicell.workflows.prepare import prepare
 from lexicell.workflows.pretrain import pretrain
+from lexicell.workflows.species_measures import Yardstick
 
 extend_module = import_module("lexicell.workflows.extend")
 OLD, NEW = "simulus_albus", "simulus_niger"
@@ -203,6 +204,10 @@ def test_held_out_cells_stay_held_out(extended: ExtendResult, folder: Path) -> N
     assert not (cells.collection.labels[n_old:] >= 0).any()  # labels of the new species are not trained on
 
 
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.usefixtures("no_report")
 def test_a_stopped_extension_goes_on_to_the_same_weights(extended: ExtendResult, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run2"
@@ -234,6 +239,11 @@ def test_a_stopped_extension_goes_on_to_the_same_weights(extended: ExtendResult,
         go(resume=False)
     with pytest.raises(InputError, match=r"differs in .*recipe"):
         extend(folder / "run", folder / NEW, out, resume=True, overrides=SHORT | {"seed": 1}, progress=False)
+    with pytest.MonkeyPatch.context() as patch:  # killed after a phase, before it was measured
+        patch.setattr(Yardstick, "measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(resume=True)
+    assert list(ExtendResult.read(out, finished=False).steps) == ["rows"]
     resumed = go(resume=True)
     assert resumed.finished
     expected = load_model(extended.run)[0].state_dict()

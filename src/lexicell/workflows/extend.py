@@ -14,7 +14,7 @@ from rich.console import Console
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing, raise_all
 from lexicell.inference.cell_model import CellModel
-from lexicell.model.checkpoint import WEIGHTS, ModelSpec, load_model, save_model
+from lexicell.model.checkpoint import CONFIG, WEIGHTS, ModelSpec, load_model, save_model
 from lexicell.model.counts import lower_edges
 from lexicell.training.engine import is_child
 from lexicell.training.extension import EXTENSION, Growth, Lineage, LineCells, PhaseStart
@@ -299,7 +299,7 @@ class _Extension:
 
     def _set_rows(self) -> Path:
         plan, folder = self.plan, self.folder.out / START
-        if (folder / WEIGHTS).is_file() or ROWS in self.folder.steps():
+        if (folder / CONFIG).is_file() or ROWS in self.folder.steps():  # the config is written last
             return folder
         self.console.print(f"[bold]Setting {len(plan.growth.lexicon) - plan.growth.n_genes:,} new gene rows")
         network, spec = load_model(plan.source)
