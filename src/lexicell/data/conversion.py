@@ -20,8 +20,10 @@ from lexicell.data.counts import Block, NotCountsError, RawRows, block_of, integ
 from lexicell.data.gene_ids import AMBIGUOUS, MATCHED, UNMATCHED
 from lexicell.data.matrix_choice import not_counts, remedy
 from lexicell.data.obs_tables import open_dataset, table_files
+from lexicell.data.read_ahead import read_ahead
 from lexicell.data.readers import MatrixSource
 from lexicell.data.readers.bands import turned
+from lexicell.data.readers.matrices import Matrix
 from lexicell.data.store_writer import Part, write_part
 from lexicell.errors import InputError
 from lexicell.genes.annotations import MatchReport
@@ -140,16 +142,17 @@ class _Conversion:
         with reading(self._source.name):
             matrix = turned(self._source.matrix(job.matrix), self._scratch)
             edges = matrix.edges()
-        for start, stop in pairwise(edges.tolist()):
-            chosen = self._chosen(start, stop)
-            if chosen is not None and not len(chosen):
-                continue
-            with reading(self._source.name):
-                rows = matrix.read(start, stop)
-            if chosen is not None:
-                rows = _take(rows, chosen)
-            yield self._convert(rows, start, chosen)
-            self._progress(len(rows.indptr) - 1)
+        spans = [(start, stop, self._chosen(start, stop)) for start, stop in pairwise(edges.tolist())]
+        spans = [span for span in spans if span[2] is None or len(span[2])]
+        read = read_ahead(self._read(matrix, start, stop) for start, stop, _ in spans)
+        for rows, (start, _, chosen) in zip(read, spans, strict=True):
+            taken = rows if chosen is None else _take(rows, chosen)
+            yield self._convert(taken, start, chosen)
+            self._progress(len(taken.indptr) - 1)
+
+    def _read(self, matrix: Matrix, start: int, stop: int) -> RawRows:
+        with reading(self._source.name):
+            return matrix.read(start, stop)
 
     def details(self) -> dict[str, Any]:
         """Return what only reading could tell: shares of counts, cells without counts."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from lexicell.data.counts import RawRows
+from lexicell.data.read_ahead import read_ahead
 from lexicell.data.readers.matrices import BLOCK_ENTRIES, Entries, Matrix, cut
 from lexicell.errors import InputError
 
@@ -46,7 +47,7 @@ class BandedMatrix:
         with ExitStack() as stack:
             paths = [self._path(band) for band in range(len(self._stretches))]
             files = [stack.enter_context(path.open("wb", buffering=1 << 16)) for path in paths]
-            for piece in matrix.entries():
+            for piece in read_ahead(matrix.entries()):
                 self._deal(piece, files)
 
     def sample(self, limit: int) -> Entries:
@@ -96,7 +97,7 @@ class BandedMatrix:
         self._dtype = piece.values.dtype
         bands = (piece.cells // self._width).astype(np.int16)
         order = np.argsort(bands, kind="stable")  # a radix sort for 16-bit keys
-        cells, genes = piece.cells.astype(np.int32)[order], piece.genes.astype(np.int32)[order]
+        cells, genes = (part.astype(np.int32, copy=False)[order] for part in (piece.cells, piece.genes))
         values = piece.values[order]
         edges = np.concatenate([[0], np.cumsum(np.bincount(bands, minlength=len(files)))]).tolist()
         for band, (begin, end) in enumerate(pairwise(edges)):

@@ -42,8 +42,8 @@ class ArrayLike(Protocol):
 class Entries:
     """Entries of a matrix by coordinates: cells, genes and values, each (n,)."""
 
-    cells: npt.NDArray[np.int64]
-    genes: npt.NDArray[np.int64]
+    cells: npt.NDArray[np.integer[Any]]
+    genes: npt.NDArray[np.integer[Any]]
     values: npt.NDArray[Any]
 
 
@@ -149,9 +149,10 @@ class CompressedMatrix:
         self._check_indices(minor)
         first, last = np.searchsorted(self._indptr, [start, stop - 1], side="right") - 1
         edges = self._indptr[first : last + 2].clip(start, stop)
-        major = np.repeat(np.arange(first, last + 1), np.diff(edges))
+        major = np.repeat(np.arange(first, last + 1, dtype=np.int32), np.diff(edges))
+        minor = minor.astype(np.int32, copy=False)
         cells, genes = (major, minor) if self.by_cell else (minor, major)
-        return Entries(cells.astype(np.int64), genes.astype(np.int64), np.asarray(self._data[start:stop]))
+        return Entries(cells, genes, np.asarray(self._data[start:stop]))
 
     def _check_indices(self, indices: npt.NDArray[np.integer[Any]]) -> None:
         size, axis = (self.n_genes, "genes") if self.by_cell else (self.n_cells, "cells")
