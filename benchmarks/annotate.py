@@ -22,6 +22,7 @@ from lexicell.genes.lexicon import Lexicon
 from lexicell.model.checkpoint import LEXICON
 from lexicell.reporting.text import Table, print_tables
 from lexicell.workflows.benchmark_annotate import benchmark_annotate
+from lexicell.workflows.benchmark_options import Entrants
 from lexicell.workflows.prepare import prepare
 
 COORDINATES = {
@@ -128,11 +129,13 @@ def main() -> None:
             store,
             options.out / ("curves" if curves else "sets") / name,
             split=split,
-            runs=[run for run in options.run if knows(run, store)],
-            untrained=options.untrained,
-            pretrain=options.pretrain,
-            methods=options.methods.split(","),
-            competitors=options.competitors.split(",") if options.competitors else None,
+            entrants=Entrants(
+                run=[run for run in options.run if knows(run, store)],
+                untrained=options.untrained,
+                pretrain=options.pretrain,
+                methods=tuple(options.methods.split(",")),
+                competitors=tuple(options.competitors.split(",")) if options.competitors else None,
+            ),
             labelled=[int(n) for n in options.labelled.split(",")] if curves else (),
             min_cells=fewest,
             seeds=options.seeds,

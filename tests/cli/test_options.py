@@ -1,3 +1,4 @@
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -104,3 +105,49 @@ def test_the_help_explains_every_option(parser):
 
 def test_parameter_docs_of_a_docstring_without_parameters():
     assert parameter_docs("Do something.\n\nReturns\n-------\nint\n    A number.") == {}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Options that belong together.
+
+    Attributes
+    ----------
+    depth
+        How deep.
+    names
+        Names.
+    """
+
+    depth: int = 3
+    names: list[str] = field(default_factory=list)
+
+
+def bundled(run: Path, *, bundle: Bundle, numbers: tuple[int, ...] = ()) -> None:
+    """Do something.
+
+    Parameters
+    ----------
+    run
+        The run.
+    bundle
+        Said by the class.
+    numbers
+        Numbers.
+    """
+
+
+def test_a_dataclass_stands_for_its_fields():
+    parser = build_parser(bundled, "lexicell bundled")
+    line = "RUN --depth 5 --names a --names b --numbers 1,20"
+    assert parser.read(line.split()) == {
+        "run": Path("RUN"),
+        "bundle": Bundle(5, ["a", "b"]),
+        "numbers": (1, 20),
+        "json": None,
+    }
+    assert parser.read(["RUN"])["bundle"] == Bundle()
+    assert "--depth N" in parser.format_help()
+    assert "How deep. (default: 3)" in " ".join(parser.format_help().split())
+    with pytest.raises(InputError, match="expected whole numbers with commas between, got '1,x'"):
+        parser.read(["RUN", "--numbers", "1,x"])

@@ -6,6 +6,7 @@ import pytest
 from lexicell.cli import main
 from lexicell.errors import InputError
 from lexicell.workflows.benchmark_annotate import benchmark_annotate
+from lexicell.workflows.benchmark_options import Entrants
 from lexicell.workflows.fold_models import FoldModels
 
 
@@ -19,10 +20,12 @@ def test_lexicell_stands_beside_other_tools_and_embeddings(stores, run, tmp_path
         store,
         tmp_path / "out",
         split="donor:2",
-        runs=[run],
-        methods=("knn", "linear", "probe"),
-        competitors=["logistic_regression", "centroid_mapping"],
-        embeddings=[f"{tmp_path / 'elsewhere.h5ad'}:X_oracle"],
+        entrants=Entrants(
+            run=[run],
+            methods=("knn", "linear", "probe"),
+            competitors=("logistic_regression", "centroid_mapping"),
+            embedding=[f"{tmp_path / 'elsewhere.h5ad'}:X_oracle"],
+        ),
         seeds=2,
         progress=False,
     )
@@ -54,9 +57,9 @@ def test_models_of_folds_never_see_the_test_cells(stores, small, tmp_path, monke
         tmp_path / "out",
         split="folds:2",
         levels=["type"],
-        pretrain=str(tmp_path / "recipe.yaml"),
-        methods=("knn",),
-        competitors=["logistic_regression"],
+        entrants=Entrants(
+            pretrain=str(tmp_path / "recipe.yaml"), methods=("knn",), competitors=("logistic_regression",)
+        ),
         seeds=1,
         progress=False,
     )
@@ -67,9 +70,9 @@ def test_models_of_folds_never_see_the_test_cells(stores, small, tmp_path, monke
         tmp_path / "out",
         split="folds:2",
         levels=["type"],
-        pretrain=str(tmp_path / "recipe.yaml"),
-        methods=("knn",),
-        competitors=["logistic_regression"],
+        entrants=Entrants(
+            pretrain=str(tmp_path / "recipe.yaml"), methods=("knn",), competitors=("logistic_regression",)
+        ),
         seeds=1,
         progress=False,
     )
@@ -105,11 +108,11 @@ def test_learning_curves_from_the_command_line(stores, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"methods": ["magic"]}, "methods: no 'magic'"),
-        ({"competitors": ["magic"]}, "competitors: no 'magic'"),
+        ({"entrants": Entrants(methods=("magic",))}, "methods: no 'magic'"),
+        ({"entrants": Entrants(competitors=("magic",))}, "competitors: no 'magic'"),
         ({"seeds": 0}, "seeds: expected at least 1"),
         ({"labelled": [0]}, "labelled: expected numbers of cells from 1 on"),
-        ({"embeddings": ["nowhere.h5ad:X_a"]}, "expected FILE.h5ad:KEY"),
+        ({"entrants": Entrants(embedding=["nowhere.h5ad:X_a"])}, "expected FILE.h5ad:KEY"),
     ],
 )
 def test_options_that_cannot_be_are_refused(stores, tmp_path, options, said):
@@ -121,11 +124,11 @@ def test_an_embedding_of_other_cells_is_refused(stores, tmp_path):
     adata = stores[0].to_anndata()[:50].copy()
     adata.obsm["X_a"] = np.zeros((50, 2), dtype=np.float32)
     adata.write_h5ad(tmp_path / "part.h5ad")
+
+    def given(key):
+        return Entrants(embedding=[f"{tmp_path / 'part.h5ad'}:{key}"])
+
     with pytest.raises(InputError, match="lacks 70 of the 120 cells"):
-        benchmark_annotate(
-            stores[0], tmp_path / "out", split="folds:2", embeddings=[f"{tmp_path / 'part.h5ad'}:X_a"], progress=False
-        )
+        benchmark_annotate(stores[0], tmp_path / "out", split="folds:2", entrants=given("X_a"), progress=False)
     with pytest.raises(InputError, match=r"has no obsm\['X_b'\]; there are 'X_a'"):
-        benchmark_annotate(
-            stores[0], tmp_path / "out", split="folds:2", embeddings=[f"{tmp_path / 'part.h5ad'}:X_b"], progress=False
-        )
+        benchmark_annotate(stores[0], tmp_path / "out", split="folds:2", entrants=given("X_b"), progress=False)

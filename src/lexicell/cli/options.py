@@ -2,7 +2,8 @@
 
 Parameters before the ``*`` become positional arguments, those after it options: ``max_error`` is
 ``--max-error``. ``bool`` is a switch, ``Literal`` a choice, ``list`` an option that is given several times,
-``tuple`` a list with commas. What has no default is required.
+``tuple`` a list with commas. What has no default is required. A parameter that is a dataclass stands for its fields:
+each becomes an option, explained by the class's own docstring.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import argparse
 import inspect
 import re
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -20,6 +22,16 @@ from lexicell.errors import InputError
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises `InputError` where argparse would exit with a fault."""
+
+    bundles: dict[str, type]
+    """Parameters that are dataclasses, by name: their fields are options of their own."""
+
+    def read(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Return the keyword arguments that a command line gives, and ``json``."""
+        given = vars(self.parse_args(arguments))
+        for name, bundle in self.bundles.items():
+            given[name] = bundle(**{field.name: given.pop(field.name) for field in fields(bundle)})
+        return given
 
     @property
     def flags(self) -> frozenset[str]:
@@ -46,7 +58,7 @@ def build_parser(function: Callable[..., Any], prog: str, *, omit: Collection[st
     Returns
     -------
     Parser
-        ``vars(parser.parse_args(...))`` are keyword arguments for `function`, and ``json``.
+        ``parser.read(...)`` are keyword arguments for `function`, and ``json``.
     """
     text = inspect.getdoc(function) or ""
     helps = parameter_docs(text)
@@ -56,23 +68,43 @@ def build_parser(function: Callable[..., Any], prog: str, *, omit: Collection[st
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.bundles = {}
     hints = get_type_hints(function)
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.name not in omit:
-            _add(parser, parameter, hints[parameter.name], helps[parameter.name])
+        hint = hints[parameter.name]
+        if is_dataclass(hint) and isinstance(hint, type):
+            parser.bundles[parameter.name] = hint
+            _add_fields(parser, hint)
+        elif parameter.name not in omit:
+            _add(parser, parameter, hint, helps[parameter.name])
     parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to this file, as JSON.")
     return parser
 
 
 def parameter_docs(docstring: str) -> dict[str, str]:
-    """Return the help of every parameter in a numpydoc docstring, as one line."""
-    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-+\n|\Z)", docstring + "\n", re.DOTALL | re.MULTILINE)
+    """Return the help of every parameter, or attribute of a class, in a numpydoc docstring, as one line."""
+    section = re.search(
+        r"^(?:Parameters|Attributes)\n-+\n(.*?)(?=^\S[^\n]*\n-+\n|\Z)", docstring + "\n", re.DOTALL | re.MULTILINE
+    )
     docs: dict[str, str] = {}
     if section:
         for names, body in re.findall(r"^(\S[^\n]*)\n((?:[ \t]+[^\n]*\n?|\n)*)", section[1], re.MULTILINE):
             for name in names.partition(":")[0].split(","):
                 docs[name.strip()] = " ".join(body.split())
     return docs
+
+
+def _add_fields(parser: Parser, bundle: type) -> None:
+    """Add an option for every field of a dataclass."""
+    hints, helps = get_type_hints(bundle), parameter_docs(inspect.getdoc(bundle) or "")
+    for field in fields(bundle):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        parameter = inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is MISSING else default,
+        )
+        _add(parser, parameter, hints[field.name], helps[field.name])
 
 
 def _add(parser: Parser, parameter: inspect.Parameter, hint: Any, text: str) -> None:

@@ -99,7 +99,9 @@ VERBS = (
     ),
     Verb(("genes", "match"), "species", "RUN --from A --to B --out FILE", "nearest genes of two species"),
     Verb(("genes", "table"), "genes", "RUN", "gene embeddings with species, id, symbol"),
-    Verb(("genes", "coherence"), "genes", "RUN --sets FILE.gmt", "do near genes share a function? beside PCA and others"),
+    Verb(
+        ("genes", "coherence"), "genes", "RUN --sets FILE.gmt", "do near genes share a function? beside PCA etc."
+    ),
     Verb(("genes", "contextual"), "genes", "RUN STORE --by LEVEL --out FILE", "gene embeddings in each group of cells"),
     Verb(("genes", "tissue"), "genes", "RUN STORE --by LEVEL --a A --b B", "genes that change company between groups"),
     Verb(("genes", "contrast"), "genes", "RUN --groups groups.yaml", "genes alike within a group of species"),
@@ -227,7 +229,7 @@ def run_verb(verb: Verb, arguments: list[str]) -> int:
     else:
         parser = options.build_parser(function, f"lexicell {verb.name}")
     try:
-        given = vars(parser.parse_args(arguments))
+        given = parser.read(arguments)
     except SystemExit as leave:  # --help
         return int(leave.code or 0)
     json_path: Path | None = given.pop("json")

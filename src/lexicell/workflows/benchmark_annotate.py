@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from lexicell.annotation.calibration import expected_calibration_error
@@ -26,6 +28,7 @@ from lexicell.workflows.benchmark_competitors import (
     probe_competitor,
     read_embedding,
 )
+from lexicell.workflows.benchmark_options import Entrants
 from lexicell.workflows.benchmark_tasks import store_tasks, with_few_labels
 from lexicell.workflows.fold_models import FixedModel, FoldModels, finetune_competitor, untrained_model
 
@@ -84,13 +87,8 @@ def benchmark_annotate(
     out: str | Path,
     *,
     split: str = "donor",
+    entrants: Entrants | None = None,
     levels: Sequence[str] | None = None,
-    runs: Sequence[str | Path] = (),
-    untrained: str | None = None,
-    pretrain: str | None = None,
-    methods: Sequence[str] = ("knn", "probe"),
-    competitors: Sequence[str] | None = None,
-    embeddings: Sequence[str] = (),
     labelled: Sequence[int] = (),
     min_cells: int = 1,
     seeds: int = 3,
@@ -109,20 +107,10 @@ def benchmark_annotate(
     split
         ``donor`` holds each donor out in turn; ``donor:K`` deals donors over K folds; ``folds:K`` deals cells,
         stratified by the finest level; ``donor=NAME`` and ``source=NAME`` test on one donor or input file.
+    entrants
+        Who takes part: pretrained models, other tools, embeddings made elsewhere.
     levels
         Label levels, coarse to fine. Default: all of the store's.
-    runs
-        Run folders of pretrained models; each competes with every one of `methods`.
-    untrained
-        A recipe: a model of its make with drawn weights competes too, as the control of pretraining.
-    pretrain
-        A recipe: for each fold and seed a model is pretrained on the fold's training cells, without their labels.
-    methods
-        lexicell's methods: ``knn``, ``linear`` (on the embedding alone), ``probe`` and ``finetune``.
-    competitors
-        Other tools. Default: all that need no further package; ``celltypist`` and ``scanvi`` do.
-    embeddings
-        Embeddings made elsewhere, as ``FILE.h5ad:KEY``: obsm of the store's cells.
     labelled
         Numbers of labelled training cells a label, for learning curves; without them all are used.
     min_cells
@@ -138,29 +126,37 @@ def benchmark_annotate(
         When the store has no labels, the split does not fit, or a competitor cannot run.
     """
     opened, folder = store if isinstance(store, Store) else Store.open(store), Path(out)
-    _check(methods, seeds, labelled)
+    who = entrants or Entrants()
+    _check(who.methods, seeds, labelled)
     tasks = store_tasks(opened, split=split, levels=levels, min_cells=min_cells)
-    chosen = choose_tools(None if competitors is None else tuple(competitors))
-    arrays = dict(read_embedding(text, opened) for text in embeddings)
-    for name in arrays:
-        chosen |= embedding_competitors(name)
-    models = {_run_name(Path(run), runs): CellModel.load(run) for run in runs}
-    if untrained is not None:
-        models["untrained"] = untrained_model(untrained, opened)
-    for name, model in models.items():
-        arrays[name] = embed_store(
-            model, opened, folder / "embeddings" / f"{opened.name}-{name}.npy", progress=progress
-        )
-        chosen |= _own(name, methods)
-        if "finetune" in methods:
-            chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model), opened)
+    chosen, arrays = _enter(who, opened, folder, progress=progress)
     tasks = [replace(task, embeddings=arrays) for task in tasks]
-    if pretrain is not None:
-        chosen |= _fold_pretrained(FoldModels(opened, pretrain, folder / "runs"), methods)
     if labelled:
         tasks = list(with_few_labels(tasks, labelled))
     bench = run_benchmark(tasks, chosen, range(seeds), print if progress else None, folder / "answers")
     return _result(bench, folder, BASELINE if BASELINE in chosen else next(iter(chosen)), labelled)
+
+
+def _enter(
+    who: Entrants, store: Store, folder: Path, *, progress: bool
+) -> tuple[dict[str, Competitor], dict[str, npt.NDArray[np.float32]]]:
+    """Return the competitors, and the embeddings of all cells that some of them read."""
+    chosen = choose_tools(who.competitors)
+    arrays = dict(read_embedding(text, store) for text in who.embedding)
+    for name in arrays:
+        chosen |= embedding_competitors(name)
+    models = {_run_name(run, who.run): CellModel.load(run) for run in who.run}
+    if who.untrained is not None:
+        models["untrained"] = untrained_model(who.untrained, store)
+    for name, model in models.items():
+        keep = folder / "embeddings" / f"{store.name}-{name}.npy"
+        arrays[name] = embed_store(model, store, keep, progress=progress)
+        chosen |= _own(name, who.methods)
+        if "finetune" in who.methods:
+            chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model), store)
+    if who.pretrain is not None:
+        chosen |= _fold_pretrained(FoldModels(store, who.pretrain, folder / "runs"), who.methods)
+    return chosen, arrays
 
 
 def _check(methods: Sequence[str], seeds: int, labelled: Sequence[int]) -> None:
@@ -173,9 +169,9 @@ def _check(methods: Sequence[str], seeds: int, labelled: Sequence[int]) -> None:
         raise InputError(f"labelled: expected numbers of cells from 1 on, got {listing(map(str, labelled))}.")
 
 
-def _run_name(run: Path, runs: Sequence[str | Path]) -> str:
+def _run_name(run: Path, runs: Sequence[Path]) -> str:
     """Return a short name of a run that no other one has: its folder's, with the parent's where that is not enough."""
-    same = [other for other in runs if Path(other).resolve().name == run.resolve().name]
+    same = [other for other in runs if other.resolve().name == run.resolve().name]
     return run.resolve().name if len(same) == 1 else f"{run.resolve().parent.name}-{run.resolve().name}"
 
 

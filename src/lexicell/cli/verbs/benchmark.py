@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lexicell.cli.verbs.result import Result
+from lexicell.workflows.benchmark_options import Entrants
 
 
 def benchmark_annotate(
@@ -12,13 +13,8 @@ def benchmark_annotate(
     *,
     out: Path,
     split: str = "donor",
+    entrants: Entrants,
     levels: tuple[str, ...] | None = None,
-    run: list[Path] | None = None,
-    untrained: str | None = None,
-    pretrain: str | None = None,
-    methods: tuple[str, ...] = ("knn", "probe"),
-    competitors: tuple[str, ...] | None = None,
-    embedding: list[str] | None = None,
     labelled: tuple[int, ...] = (),
     min_cells: int = 1,
     seeds: int = 3,
@@ -36,21 +32,10 @@ def benchmark_annotate(
     split
         donor holds each donor out in turn; donor:K deals donors over K folds; folds:K deals cells, stratified by the
         finest level; donor=NAME and source=NAME test on one donor or input file.
+    entrants
+        Who takes part.
     levels
         Label levels, coarse to fine, with commas between. Default: all of the store's.
-    run
-        Run folder of a pretrained model; give it once for every model.
-    untrained
-        A recipe: a model of its make with drawn weights competes too, as the control of pretraining.
-    pretrain
-        A recipe: for each fold and seed a model is pretrained on the fold's training cells, without their labels.
-    methods
-        lexicell's methods: knn, linear (on the embedding alone), probe, finetune.
-    competitors
-        Other tools: logistic_regression, pca_knn, linear_svm, centroid_mapping (as MapMyCells does), celltypist and
-        scanvi. Default: all but the last two, which need pip install 'lexicell[benchmark]'.
-    embedding
-        An embedding made elsewhere, as FILE.h5ad:KEY, obsm of the store's cells; give it once for every one.
     labelled
         Numbers of labelled training cells a label, with commas between: draws learning curves.
     min_cells
@@ -64,13 +49,8 @@ def benchmark_annotate(
         store,
         out,
         split=split,
+        entrants=entrants,
         levels=levels,
-        runs=run or [],
-        untrained=untrained,
-        pretrain=pretrain,
-        methods=methods,
-        competitors=competitors,
-        embeddings=embedding or [],
         labelled=labelled,
         min_cells=min_cells,
         seeds=seeds,

@@ -1,0 +1,35 @@
+"""Who takes part in the annotation benchmark; apart, so that the command line can explain it without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Entrants:
+    """Who takes part.
+
+    Attributes
+    ----------
+    run
+        Run folder of a pretrained model; give it once for every model.
+    untrained
+        A recipe: a model of its make with drawn weights competes too, as the control of pretraining.
+    pretrain
+        A recipe: for each fold and seed a model is pretrained on the fold's training cells, without their labels.
+    methods
+        lexicell's methods: knn, linear (on the embedding alone), probe, finetune.
+    competitors
+        Other tools: logistic_regression, pca_knn, linear_svm, centroid_mapping (as MapMyCells does), celltypist and
+        scanvi. Default: all but the last two, which need pip install 'lexicell[benchmark]'.
+    embedding
+        An embedding made elsewhere, as FILE.h5ad:KEY, obsm of the store's cells; give it once for every one.
+    """
+
+    run: list[Path] = field(default_factory=list)
+    untrained: str | None = None
+    pretrain: str | None = None
+    methods: tuple[str, ...] = ("knn", "probe")
+    competitors: tuple[str, ...] | None = None
+    embedding: list[str] = field(default_factory=list)
