@@ -48,17 +48,18 @@ def ortholog_retrieval(
         for start in range(0, len(asked), max(1, _BLOCK // len(asked))):
             part = slice(start, start + max(1, _BLOCK // len(asked)))
             similarity = asked[part] @ others.T
-            own = np.einsum("ij,ij->i", asked[part], others[part])[:, None]
-            # The pair itself is left out: rounding may put it on either side of its own similarity.
             place = np.arange(len(similarity))
-            similarity[place, place + start] = -np.inf
-            less = (similarity < own).sum(axis=1) - 1
-            same = (similarity == own).sum(axis=1)
+            own = similarity[place, place + start][:, None]
+            less, more = ((similarity < own).sum(axis=1), (similarity > own).sum(axis=1))
+            same = len(others) - 1 - less - more
             shares.append((less + same / 2) / (len(others) - 1))
-            found.append((similarity > own).sum(axis=1) < top)
+            found.append(more < top)
     return Retrieval(float(np.concatenate(shares).mean()), float(np.concatenate(found).mean()), len(first))
 
 
-def _unit(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def _unit(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     values = np.asarray(rows, dtype=np.float64)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    unit: npt.NDArray[np.float32] = (values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)).astype(
+        np.float32
+    )
+    return unit
