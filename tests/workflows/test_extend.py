@@ -288,7 +288,7 @@ def test_several_species_join_at_once_also_one_nobody_has_heard_of(
     assert found.figures()["species"] == [NEW, "nyctus_fictus"]
     spec = load_model(found.run)[1]
     assert spec.lexicon.species == (OLD, NEW, "nyctus_fictus")
-    assert spec.covariates["species"] == (OLD, NEW, "nyctus_fictus")
+    assert spec.covariates["species"] == (OLD, "nyctus_fictus", NEW)  # new levels by name, after the old ones
     assert len(spec.lexicon) == 900
 
 
