@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lexicell.errors import InputError
+from lexicell.processes import is_child
 
 if TYPE_CHECKING:
     from lexicell.cli.verbs.result import Result
@@ -237,6 +238,8 @@ def run_verb(verb: Verb, arguments: list[str]) -> int:
         raise InputError(f"--json {json_path}: there is no folder {json_path.parent}; make it first")
 
     result = function(**given, **more)
+    if verb.recipe and is_child():  # one of several processes that train; the first one tells it all
+        return DONE
     if json_path is not None:
         part = json_path.with_name(f".{json_path.name}.part")
         part.write_text(json.dumps(plain(result.figures()), indent=2) + "\n", encoding="utf-8")

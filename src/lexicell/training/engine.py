@@ -22,11 +22,6 @@ from lexicell.training.run_folder import Curves, MetricsTable
 from lexicell.training.sharding import Sharded
 
 
-def is_child() -> bool:
-    """Return whether this is one of the further processes that Lightning, torchrun or SLURM started for this run."""
-    return any(int(os.environ.get(name, 0)) > 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-
-
 def on_gpu(config: TrainerConfig) -> bool:
     """Return whether the run will be on a GPU."""
     return torch.cuda.is_available() and config.accelerator != "cpu"

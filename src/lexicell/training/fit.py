@@ -24,12 +24,13 @@ from lexicell.files import write_text
 from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.flops import StepShape
 from lexicell.model.network import CellNetwork
+from lexicell.processes import is_child
 from lexicell.randomness import generator
 from lexicell.training.callbacks import Gauge, ProgressLine, SaveModel, Stop
 from lexicell.training.checkpoints import CheckpointFiles, KeepCheckpoints
 from lexicell.training.compilation import compile_blocks
 from lexicell.training.datamodule import CellDataModule
-from lexicell.training.engine import build_trainer, is_child, on_gpu, quiet_lightning
+from lexicell.training.engine import build_trainer, on_gpu, quiet_lightning
 from lexicell.training.guard import Guard
 from lexicell.training.module import Pretraining
 from lexicell.training.objectives import build_objectives, freeze_unused

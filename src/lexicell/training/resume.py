@@ -10,8 +10,8 @@ import yaml
 
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing, raise_all
+from lexicell.processes import is_child
 from lexicell.training.checkpoints import find_last, step_of
-from lexicell.training.engine import is_child
 from lexicell.training.recipe import Recipe, parse_recipe
 from lexicell.training.run_folder import CHECKPOINTS, RECIPE, RUN, read_json
 from lexicell.training.start import Start

@@ -16,7 +16,7 @@ from lexicell.errors import InputError, listing, raise_all
 from lexicell.inference.cell_model import CellModel
 from lexicell.model.checkpoint import CONFIG, WEIGHTS, ModelSpec, load_model, save_model
 from lexicell.model.counts import lower_edges
-from lexicell.training.engine import is_child
+from lexicell.processes import is_child
 from lexicell.training.extension import EXTENSION, Growth, Lineage, LineCells, PhaseStart
 from lexicell.training.extension_checks import check_growth, open_replay, tell_distance
 from lexicell.training.extension_recipe import ExtensionRecipe, PhaseConfig, load_extension_recipe
