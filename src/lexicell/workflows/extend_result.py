@@ -43,7 +43,7 @@ class ExtendResult:
         """Read what lies in a run folder."""
         facts, path = read_json(run / EXTENSION), run / "extension_steps.json"
         rarely = (0, 0)
-        if finished:
+        if finished and (run / EXPOSURE).is_file():  # a further process may be done before the first one has written
             new = np.load(run / EXPOSURE, allow_pickle=False)[facts["n_genes"] :]
             rarely = int((new[:, 0] < facts["recipe"]["few_exposures"]).sum()), len(new)
         return cls(run, finished, facts, read_json(path) if path.is_file() else {}, rarely)
