@@ -35,7 +35,8 @@ def points_of_cells(
     if table == "contextual":
         moments = token_moments(model, queries(collection, cells))
         return moments.mean[genes], moments.n[genes]
-    counts = log_cpm(collection, cells, genes)
+    everything = np.arange(len(collection.lexicon))  # log_cpm expects every gene that the cells express
+    counts = log_cpm(collection, cells, everything)[:, genes]
     n_seen = np.diff(counts.indptr).astype(np.int64)
     if table == "coexpression":
         scaled = standardised(counts)
@@ -44,4 +45,6 @@ def points_of_cells(
         cls = np.concatenate([model.run(query).embedding for query in queries(collection, drawn)])
         scaled = count_response(model, cls, genes)
         scaled -= scaled.mean(axis=1, keepdims=True)
-    return pca_loadings(scaled, COMPONENTS, seed), n_seen
+    loadings = pca_loadings(scaled, COMPONENTS, seed)
+    width = np.zeros((len(genes), COMPONENTS - loadings.shape[1]))  # few cells have few components
+    return np.concatenate([loadings, width], axis=1), n_seen
