@@ -151,6 +151,15 @@ def test_a_model_without_labels_cannot_answer_by_head_or_guess_the_levels(model,
         annotate(plain, halves[1], halves[0], progress=False)
 
 
+def test_a_reference_of_another_species_votes_but_shares_no_genes(cell_model, species_cells, stores):
+    query = species_cells["simulus_albus"][:20].copy()
+    result = annotate(cell_model, query, stores[1], LEVELS, method="knn", progress=False)
+    assert result.overlap is None
+    assert result.annotation.labels("class").notna().all()
+    with pytest.raises(InputError, match="across species use method knn"):
+        annotate(cell_model, query, stores[1], LEVELS, progress=False)
+
+
 def test_a_store_of_another_species_is_refused(model, cells, stores):
     with pytest.raises(InputError, match="the model knows none of its genes"):
         annotate(model, cells, stores[1], LEVELS, progress=False)
