@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexicell.batch import CellBatch
 from lexicell.errors import InputError
@@ -167,3 +168,28 @@ def test_without_muon_the_message_says_what_to_install(monkeypatch: pytest.Monke
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         OptimConfig(**wrong)  # type: ignore[arg-type]
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often a number is fetched from a tensor, for which a GPU must first finish all its work."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.n += func.overloadpacket.__name__ in {"_local_scalar_dense", "nonzero", "is_nonzero"}
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_fetches_no_number_from_the_device() -> None:
+    network = network_of()
+    optimizer = build_optimizer(network, OptimConfig())
+    objectives = build_objectives(ObjectiveConfig(), network, 2)
+    shown = batch()
+    with Waits() as waits:
+        forward = Forward(network, shown)
+        total_loss({o.name: o.loss(forward) for _, o in objectives}, objectives).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        assert waits.n == 0
+        float(forward.query_ce.detach().mean())
+    assert waits.n == 1
