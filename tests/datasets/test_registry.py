@@ -209,9 +209,18 @@ def test_rewriting_gives_the_same_bytes_every_time(tmp_path):
 
 def test_every_entry_is_complete():
     names = [entry.name for entry in available()]
-    assert names == ["baron-mouse", "baron-human", "simulated", "allen-2021", "allen-2023"]
+    assert names == [
+        "baron-mouse",
+        "baron-human",
+        "simulated",
+        "allen-2021",
+        "allen-2023",
+        "genes-mouse",
+        "genes-human",
+    ]
     for entry in available():
-        assert all([entry.title, entry.species, entry.cells, entry.licence, entry.citation, entry.source.how])
+        assert all([entry.title, entry.species, entry.licence, entry.citation, entry.source.how])
+        assert (entry.cells > 0) != entry.name.startswith("genes-")
         if isinstance(entry.source, WheelSource):
             assert {m.name for m in entry.source.members} == {f.name for f in entry.files}
             for sha in [entry.source.sha256, *(m.sha256 for m in entry.source.members)]:

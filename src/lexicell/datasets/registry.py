@@ -12,6 +12,7 @@ from lexicell.datasets.abc_atlas import ALLEN_2023
 from lexicell.datasets.allen_portal import ALLEN_2021
 from lexicell.datasets.cache import Announce, Shelf, cache_folder
 from lexicell.datasets.entries import DataFile, Dataset, Source
+from lexicell.datasets.gene_tables import GENE_TABLES
 from lexicell.datasets.hosted import HostedSource, fetch_hosted, planned
 from lexicell.datasets.wheel import Member, WheelSource
 from lexicell.errors import InputError, listing
@@ -125,6 +126,7 @@ _ENTRIES = (
     ),
     ALLEN_2021,
     ALLEN_2023,
+    *GENE_TABLES,
 )
 
 

