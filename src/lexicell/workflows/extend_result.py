@@ -20,7 +20,6 @@ from lexicell.workflows.species_measures import HEAD, KNN, Yardstick, forgetting
 
 ROWS, PHASES = "rows", ("phase1", "phase2")
 NAMES = {ROWS: "rows set, before training", PHASES[0]: "after phase 1", PHASES[1]: "after phase 2"}
-DOUBTS = {"unsure": "unsure call", "far": "far from the reference"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +142,11 @@ def _step_figures(step: Mapping[str, Any], level: str | None) -> dict[str, float
         scores, name = levels[level], pretty_method(method)
         found |= {f"new species: {name}, accuracy": scores["accuracy"]}
         found |= {f"new species: {name}, macro-F1": scores["macro_f1"]}
-        for doubt, score in scores.get("unknown", {}).items():
-            found[f"types only the new species has: {DOUBTS[doubt]} ({name}), AUROC"] = score["auroc"]
+        unknown = scores.get("unknown", {})
+        if "unsure" in unknown:
+            found[f"types only the new species has: unsure call ({name}), AUROC"] = unknown["unsure"]["auroc"]
+        if "far" in unknown:
+            found["types only the new species has: far from the reference, AUROC"] = unknown["far"]["auroc"]
     if "alignment" in step:
         found["mixing of species"] = step["alignment"]["mixing"]
     if "orthologs" in step:
