@@ -5,8 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import anndata
 import numpy as np
@@ -14,12 +13,13 @@ import pandas as pd
 
 from lexicell.data.readers.hdf5 import first_line, open_hdf5, text_of
 from lexicell.data.readers.matrices import CompressedMatrix, DenseMatrix, Matrix
+from lexicell.data.readers.source import Closing, check_shape
 from lexicell.errors import InputError, listing
 
 _RNA_NAMES = ("rna", "RNA", "gex", "GEX", "Gene Expression", "gene_expression")
 
 
-class GroupSource:
+class GroupSource(Closing):
     """Reads a group that is laid out as AnnData; see `lexicell.data.readers.source.MatrixSource`.
 
     Parameters
@@ -63,21 +63,7 @@ class GroupSource:
         node = self._root["raw/X" if name == "raw" else name]
         where = f"{self.name}: {name}"
         n_genes = len(self._index("raw/var" if name == "raw" else "var"))
-        matrix = self._open_matrix(where, node, n_genes)
-        if (matrix.n_cells, matrix.n_genes) != (self.n_cells, n_genes):
-            raise InputError(
-                f"{where}: is damaged: it has {matrix.n_cells} x {matrix.n_genes} values, but the file lists "
-                f"{self.n_cells} cells and {n_genes} genes."
-            )
-        return matrix
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
+        return check_shape(where, self._open_matrix(where, node, n_genes), self.n_cells, n_genes)
 
     def _check_parts(self) -> None:
         missing = [part for part in ("obs", "var") if part not in self._root]

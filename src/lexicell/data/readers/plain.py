@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 import pandas as pd
 
 from lexicell.data.readers.matrices import Matrix
+from lexicell.data.readers.source import Closing, check_shape
 from lexicell.errors import InputError, listing
 
 
-class PlainSource:
+class PlainSource(Closing):
     """Cells, genes and matrices; see `lexicell.data.readers.source.MatrixSource`.
 
     Parameters
@@ -59,18 +58,4 @@ class PlainSource:
         """Return a matrix."""
         if name not in self._matrices:
             raise InputError(f"{self.name}: has no matrix '{name}'; it has {listing(self.matrices, 20)}.")
-        matrix = self._matrices[name]()
-        if (matrix.n_cells, matrix.n_genes) != (self.n_cells, len(self._var)):
-            raise InputError(
-                f"{self.name}: {name} has {matrix.n_cells} x {matrix.n_genes} values, but the file lists "
-                f"{self.n_cells} cells and {len(self._var)} genes."
-            )
-        return matrix
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
+        return check_shape(f"{self.name}: {name}", self._matrices[name](), self.n_cells, len(self._var))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Protocol, Self
 
 import pandas as pd
 
 from lexicell.data.readers.matrices import Matrix
+from lexicell.errors import InputError
 
 
 class MatrixSource(AbstractContextManager["MatrixSource"], Protocol):
@@ -47,3 +49,27 @@ class MatrixSource(AbstractContextManager["MatrixSource"], Protocol):
         ...
 
     def __enter__(self) -> Self: ...
+
+
+class Closing:
+    """What is closed by a function of its own when its ``with`` block is left."""
+
+    _close: Callable[[], None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+
+def check_shape(where: str, matrix: Matrix, n_cells: int, n_genes: int) -> Matrix:
+    """Return a matrix; raise InputError where its shape is not that of the file's lists of cells and genes."""
+    if (matrix.n_cells, matrix.n_genes) != (n_cells, n_genes):
+        raise InputError(
+            f"{where}: is damaged: it has {matrix.n_cells} x {matrix.n_genes} values, but the file lists "
+            f"{n_cells} cells and {n_genes} genes."
+        )
+    return matrix
