@@ -55,7 +55,7 @@ def make_inputs(options: argparse.Namespace) -> None:
         spec = ModelSpec(recipe.model, lexicon, tokens=recipe.sampling.tokens)
         network = spec.build()
         network.initialise(torch.Generator().manual_seed(0))
-        CellModel(network, spec, device="cpu").save(options.out / name)
+        CellModel(network, spec, device="cpu").save(options.out / Path(name).stem)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     began = time.perf_counter()
     result = annotate(
-        options.out / options.recipes[0],
+        options.out / Path(options.recipes[0]).stem,
         options.out / f"query{options.sizes[0]}.h5ad",
         options.out / "reference.h5ad",
         [options.level],

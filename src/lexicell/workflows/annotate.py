@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,8 @@ from lexicell.annotation.knn import KnnSettings
 from lexicell.annotation.methods import FinetuneMethod, HeadMethod, KnnMethod, Method, ProbeMethod, SeenCells
 from lexicell.annotation.panels import Overlap, PanelLoss
 from lexicell.annotation.result import Annotation
-from lexicell.data.query import open_query
-from lexicell.errors import InputError
+from lexicell.data.query import QueryCells, open_query
+from lexicell.errors import InputError, listing
 from lexicell.genes.annotations import MatchReport
 from lexicell.inference.cell_model import CellModel
 from lexicell.reporting.text import Table
@@ -39,6 +39,23 @@ MethodName = Literal["probe", "finetune", "knn", "head"]
 METHODS: tuple[MethodName, ...] = ("probe", "finetune", "knn", "head")
 
 _LABELS_SHOWN = 12
+
+
+class AnnotateOptions(TypedDict, total=False):
+    """Options of `annotate` that are less often needed."""
+
+    taxonomy: str | Path | pd.DataFrame | None
+    """Table of the label tree, with the columns child and parent. Default: the tree is read off the cells."""
+    reference_species: str | None
+    """Species of the reference, where it does not say it itself."""
+    donor: str | None
+    """obs column of the reference's donors. Default: ``donor``, ``donor_id`` or ``donor_label``."""
+    counts: str | None
+    """Where the query's raw counts are: ``X``, ``layers/NAME`` or ``raw``. Default: what holds them."""
+    k: int | None
+    """Neighbours that vote, for ``knn``."""
+    samples: int | None
+    """At most so many gene samples a cell: faster, but not every expressed gene is seen."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +127,12 @@ def annotate(
     levels: Sequence[str] | str | None = None,
     *,
     method: MethodName | Method = "probe",
-    taxonomy: str | Path | pd.DataFrame | None = None,
     max_error: float | None = None,
     species: str | None = None,
-    reference_species: str | None = None,
-    donor: str | None = None,
-    counts: str | None = None,
     out: str | Path | None = None,
-    k: int | None = None,
-    samples: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    **options: Unpack[AnnotateOptions],
 ) -> AnnotateResult:
     """Label cells.
 
@@ -140,101 +152,130 @@ def annotate(
         on before; it takes minutes, or hours without a GPU. ``knn``: the nearest reference cells vote.
         ``head``: the label head that the model was trained with. Or a method of your own
         (`lexicell.annotation.methods.Method`).
-    taxonomy
-        Table of the label tree, with the columns child and parent. Default: the tree is read off the reference's cells.
     max_error
         Largest share of wrong calls: labels that are not sure enough are left out, so that the upper bound of the error
         on held-out donors of the reference stays below it. Default: every cell gets a label.
-    species, reference_species
-        Species of the query and of the reference; not needed where they say it themselves.
-    donor
-        obs column of the reference's donors. Default: ``donor``, ``donor_id`` or ``donor_label``.
-    counts
-        Where the query's raw counts are: ``X``, ``layers/NAME`` or ``raw``. Default: what holds them.
+    species
+        Species of the query; not needed where it says it itself.
     out
         File to write: an h5ad with the new obs columns, or a CSV; beside it a CSV and a JSON in the layout of
         MapMyCells, and the reliability plot.
-    k
-        Neighbours that vote, for ``knn``.
-    samples
-        At most so many gene samples a cell: faster, but not every expressed gene is seen.
     seed
         Draws reference cells where there are more than needed.
     progress
         Say what is being done, and show progress bars.
+    options
+        Less often needed; see `AnnotateOptions`.
 
     Raises
     ------
     InputError
         When model, query, reference or levels cannot be used.
     """
-    way = _method(method, reference, k, max_error)
+    unknown_options = sorted(set(options) - set(AnnotateOptions.__annotations__))
+    if unknown_options:
+        raise TypeError(
+            f"annotate: no option {listing(unknown_options)}; there are {listing(AnnotateOptions.__annotations__, 20)}."
+        )
+    way = _method(method, reference, options.get("k"), max_error)
     path = checked_out(out, query)
     wanted = [part.strip() for part in levels.split(",")] if isinstance(levels, str) else levels
     name = str(model) if isinstance(model, str | Path) else type(model).__name__
     loaded: AnnotatingModel = CellModel.load(model) if isinstance(model, str | Path) else model
-    console = Console(quiet=not progress, stderr=True)
-    settings: dict[str, Any] = {"method": way.name, "model": name}
-    overlap, loss, began = None, None, time.perf_counter()
-    with open_query(query, loaded.lexicon, species, counts) as cells:
-        settings |= {"species": cells.species}
+    began = time.perf_counter()
+    with open_query(query, loaded.lexicon, species, options.get("counts")) as cells:
         if reference is None or way.name == "head":
-            labelling = _by_head(loaded, way, samples)
+            learned = _Learned(loaded, _by_head(loaded, way, options.get("samples")))
         else:
-            own = loaded.label_tree.levels if loaded.label_tree is not None else ()
-            known = open_reference(
-                reference,
-                loaded.lexicon,
-                wanted,
-                taxonomy=taxonomy,
-                usual_levels=own,
-                species=reference_species,
-                donor=donor,
-            )
-            across = across_species(loaded.lexicon, known, cells)
-            if across:  # no gene can be shared: each is read over its own, and they meet in the embedding
-                check_across(way, max_error, cells.species)
-                shared = known.genes
-            else:
-                overlap, shared = overlap_of(known, cells)
-                console.print(overlap.said())
-                loss = panel_loss(known, shared, seed)
-                if loss is not None:
-                    console.print(loss.said())
-            apart = None
-            if way.name == "finetune":
-                tuned, apart = finetuned(loaded, known, shared, seed=seed, said=console.print)
-                loaded = tuned.model
-                settings |= {"finetune_steps": tuned.steps}
-            labelling = learn(
-                loaded,
-                known,
-                shared,
-                way,
-                apart=apart,
-                max_error=max_error,
-                samples=samples,
-                seed=seed,
-                progress=progress,
-            )
-            if across:
-                labelling = replace(labelling, genes=None)
-                settings |= {"across_species": True}
-            settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
-        learned = time.perf_counter()
-        calls, unknown = labelling(loaded, cells, progress=progress)
-        seconds = {"reference": learned - began, "query": time.perf_counter() - learned}
+            asked = _Asked(way, wanted, max_error, seed, progress, options)
+            learned = _learn_from(reference, loaded, cells, asked)
+        between = time.perf_counter()
+        calls, unknown = learned.labelling(learned.model, cells, progress=progress)
+        seconds = {"reference": between - began, "query": time.perf_counter() - between}
         genes, obs = cells.counted(), cells.obs
-    tree = labelling.tree
-    if isinstance(labelling.method, ProbeMethod | FinetuneMethod):
-        settings |= {"weight_of_model": labelling.method.settings.weight}
+        settings: dict[str, Any] = {"method": way.name, "model": name, "species": cells.species} | learned.settings
+    tree = learned.labelling.tree
     settings |= {"levels": list(wanted or tree.levels), "seed": seed}
-    settings |= {key: value for key, value in {"samples": samples, "k": k, "max_error": max_error}.items() if value}
+    given = {"samples": options.get("samples"), "k": options.get("k"), "max_error": max_error}
+    settings |= {key: value for key, value in given.items() if value}
     annotation = Annotation.from_calls(obs.index, tree, calls, wanted, settings, unknown)
     adata = annotated(query, annotation) if isinstance(query, AnnData) else None
-    written = write(annotation, query if adata is None else adata, labelling.report, path)
+    written = write(annotation, query if adata is None else adata, learned.labelling.report, path)
     scores = annotation.scores(obs)
-    return AnnotateResult(annotation, genes, labelling, overlap, loss, scores, adata, seconds, written)
+    return AnnotateResult(
+        annotation, genes, learned.labelling, learned.overlap, learned.loss, scores, adata, seconds, written
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asked for."""
+
+    method: Method
+    levels: Sequence[str] | None
+    max_error: float | None
+    seed: int
+    progress: bool
+    options: AnnotateOptions
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A fitted method, and the model that it looks through: the user's, or a fine-tuned one."""
+
+    model: AnnotatingModel
+    labelling: Labelling
+    overlap: Overlap | None = None
+    loss: PanelLoss | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells, asked: _Asked) -> _Learned:
+    """Fit a method on a reference, over the genes that it shares with the query."""
+    console = Console(quiet=not asked.progress, stderr=True)
+    overlap, loss, apart = None, None, None
+    known = open_reference(
+        reference,
+        model.lexicon,
+        asked.levels,
+        taxonomy=asked.options.get("taxonomy"),
+        usual_levels=model.label_tree.levels if model.label_tree is not None else (),
+        species=asked.options.get("reference_species"),
+        donor=asked.options.get("donor"),
+    )
+    settings: dict[str, Any] = {}
+    across = across_species(model.lexicon, known, cells)
+    if across:  # no gene can be shared: each is read over its own, and they meet in the embedding
+        check_across(asked.method, asked.max_error, cells.species)
+        shared = known.genes
+        settings |= {"across_species": True}
+    else:
+        overlap, shared = overlap_of(known, cells)
+        console.print(overlap.said())
+        loss = panel_loss(known, shared, asked.seed)
+        if loss is not None:
+            console.print(loss.said())
+    if asked.method.name == "finetune":
+        tuned, apart = finetuned(model, known, shared, seed=asked.seed, said=console.print)
+        model = tuned.model
+        settings |= {"finetune_steps": tuned.steps}
+    labelling = learn(
+        model,
+        known,
+        shared,
+        asked.method,
+        apart=apart,
+        max_error=asked.max_error,
+        samples=asked.options.get("samples"),
+        seed=asked.seed,
+        progress=asked.progress,
+    )
+    if across:
+        labelling = replace(labelling, genes=None)
+    if isinstance(labelling.method, ProbeMethod | FinetuneMethod):
+        settings |= {"weight_of_model": labelling.method.settings.weight}
+    settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
+    return _Learned(model, labelling, overlap, loss, settings)
 
 
 def _method(method: MethodName | Method, reference: Reference | None, k: int | None, max_error: float | None) -> Method:

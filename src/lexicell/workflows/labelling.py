@@ -35,7 +35,7 @@ from lexicell.randomness import generator
 from lexicell.training.finetune import Finetuned, finetune
 from lexicell.workflows.label_reference import LabelledReference
 
-CELLS_AT_ONCE = 4096  # cells that are read, embedded and labelled together
+CELLS_AT_ONCE = 1024  # cells that are read, embedded and labelled together
 LEARN_FROM = 50_000  # cells that a fit learns from, common labels cut first
 JUDGED = 20_000  # held-out cells that calibration looks at
 _PANEL_CELLS = 3_000
