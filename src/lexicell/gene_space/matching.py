@@ -24,6 +24,7 @@ Bool = npt.NDArray[np.bool_]
 LOCAL = 10  # neighbours that say how crowded it is around a gene
 _CANDIDATES = 50  # nearest by cosine that are ranked anew
 _FEWEST = 20  # known orthologs with which a confidence can be fitted and checked
+_FEWEST_JUDGED = 5  # right and wrong matches below which an AUROC says nothing
 _BINS = 5
 
 
@@ -98,7 +99,7 @@ class ConfidenceCheck:
     calibration_error: float
     """Expected calibration error in bins of equally many genes."""
     auroc: float
-    """How well confidence tells right best matches from wrong ones; NaN where all are right or all wrong."""
+    """How well confidence tells right best matches from wrong ones; NaN where fewer than 5 are right, or wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,7 @@ def _check(confidence: Float64, right: Bool) -> ConfidenceCheck:
     error = sum(len(part) * abs(confidence[part].mean() - right[part].mean()) for part in bins) / len(right)
     hits, misses = confidence[right], confidence[~right]
     auroc = float("nan")
-    if len(hits) and len(misses):
+    if min(len(hits), len(misses)) >= _FEWEST_JUDGED:
         less = np.searchsorted(np.sort(misses), hits, side="left")
         same = np.searchsorted(np.sort(misses), hits, side="right") - less
         auroc = float((less + same / 2).mean() / len(misses))
