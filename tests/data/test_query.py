@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from lexicell.data.query import read_query, store_queries
+from lexicell.data.query import open_query, read_query, store_queries
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
 
@@ -113,6 +113,11 @@ def test_every_layout(adata, lexicon, layout):
     assert (read_query(adata, lexicon, species="mouse").counts != expected).nnz == 0
 
 
+@pytest.fixture
+def lexicon_of_cells(stores):
+    return stores[0].lexicon
+
+
 def test_a_store_is_read_as_queries(stores, cells, monkeypatch):
     monkeypatch.setattr("lexicell.data.query._CELLS_AT_ONCE", 50)
     lexicon = stores[1].lexicon.extend(stores[0].lexicon.table)
@@ -129,3 +134,16 @@ def test_a_store_is_read_as_queries(stores, cells, monkeypatch):
     assert (got != read.counts[:, order]).nnz == 0
     with pytest.raises(InputError, match="the model knows none of its genes"):
         list(store_queries(stores[0], chosen, stores[1].lexicon))
+
+
+def test_parts_of_a_matrix_that_lies_gene_by_gene(cells, lexicon_of_cells, tmp_path, monkeypatch):
+    monkeypatch.setattr("lexicell.data.readers.bands.BLOCK_ENTRIES", 500)
+    turned = cells.copy()
+    turned.X = sp.csc_matrix(turned.X)
+    turned.write_h5ad(tmp_path / "turned.h5ad")
+    expected = read_query(cells.copy(), lexicon_of_cells)
+    with open_query(tmp_path / "turned.h5ad", lexicon_of_cells) as opened:
+        parts = list(opened.parts(17))
+        assert [part.n_cells for part in parts] == [17] * 7 + [1]
+        assert (sp.vstack([part.counts for part in parts]) != expected.counts).nnz == 0
+        assert opened.counted() == expected.report

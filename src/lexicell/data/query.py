@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -108,19 +109,21 @@ class QueryCells:
 
     def parts(self, cells_at_once: int) -> Iterator[Query]:
         """Yield all cells in order, at most `cells_at_once` at a time (a part's report counts its own cells)."""
-        matrix = turned(self._source.matrix(self.matrix), None)
         self._sums[:] = 0
-        for start in range(0, self.n_cells, cells_at_once):
-            stop = min(start + cells_at_once, self.n_cells)
-            counts = _read_rows(self._source, matrix, self.matrix, start, stop)
-            sums = np.asarray(counts.sum(axis=0, dtype=np.int64)).ravel()
-            kinds = [self._kinds >= 0, self._kinds == -2, self._kinds == -1]
-            of_kinds = [float(sums[kind].sum()) for kind in kinds]
-            self._sums[:] += of_kinds
-            report = self.report.with_counts(*of_kinds)
-            counts, index = _summed(counts, self.gene_index)
-            obs = self.obs.iloc[start:stop]
-            yield Query(counts, index, self.species, report, obs, self.matrix, self.notes)
+        with TemporaryDirectory(prefix="lexicell-") as scratch:  # for a matrix that lies gene by gene
+            matrix = turned(self._source.matrix(self.matrix), Path(scratch))
+            for start in range(0, self.n_cells, cells_at_once):
+                yield self._part(matrix, start, min(start + cells_at_once, self.n_cells))
+
+    def _part(self, matrix: Matrix, start: int, stop: int) -> Query:
+        counts = _read_rows(self._source, matrix, self.matrix, start, stop)
+        sums = np.asarray(counts.sum(axis=0, dtype=np.int64)).ravel()
+        kinds = [self._kinds >= 0, self._kinds == -2, self._kinds == -1]
+        of_kinds = [float(sums[kind].sum()) for kind in kinds]
+        self._sums[:] += of_kinds
+        report = self.report.with_counts(*of_kinds)
+        counts, index = _summed(counts, self.gene_index)
+        return Query(counts, index, self.species, report, self.obs.iloc[start:stop], self.matrix, self.notes)
 
     def counted(self) -> MatchReport:
         """Return the report with the shares of the counts that `parts` has read by now."""
