@@ -66,6 +66,7 @@ def groups_of(
     collection: CellCollection,
     level: str,
     *,
+    species: str | None = None,
     only: Sequence[str] = (),
     least: int = 1,
     most: int | None = None,
@@ -79,6 +80,8 @@ def groups_of(
         The cells.
     level
         Column of the stores' cell annotation, such as ``cell_type``, ``tissue`` or ``donor``.
+    species
+        Only its cells; all cells when None.
     only
         Groups wanted; all when empty.
     least
@@ -96,7 +99,10 @@ def groups_of(
     if level not in collection.columns:
         raise InputError(f"--by {level}: the cells have no such column; they have {listing(collection.columns, 12)}")
     column = collection.coded(level)
-    size = np.bincount(column.codes[column.codes >= 0], minlength=len(column.names))
+    codes = column.codes.copy()
+    if species is not None:
+        codes[~np.isin(np.arange(len(codes)), cells_of_species(collection, species))] = -1
+    size = np.bincount(codes[codes >= 0], minlength=len(column.names))
     wanted = list(only) or [name for name, n in zip(column.names, size, strict=True) if n >= least]
     strangers = [name for name in wanted if name not in column.names]
     if strangers:
@@ -106,9 +112,16 @@ def groups_of(
         raise InputError(f"{level}: fewer than {least} cells in {listing(small or column.names, 10)}")
     cells = []
     for name in wanted:
-        own = np.flatnonzero(column.codes == column.names.index(name))
+        own = np.flatnonzero(codes == column.names.index(name))
         cells.append(np.sort(rng.permutation(own)[:most]) if most is not None and len(own) > most else own)
     return Groups(level, tuple(wanted), tuple(cells))
+
+
+def cells_of_species(collection: CellCollection, species: str) -> Int64:
+    """Return the cells that measured genes of a species, ascending."""
+    genes = collection.lexicon.rows_of(species)
+    own = [p for p, panel in enumerate(collection.panels) if len(panel) and np.isin(panel[0], genes)]
+    return np.flatnonzero(np.isin(collection.panel, own))
 
 
 def queries(collection: CellCollection, cells: Int64) -> Iterator[Query]:
@@ -162,9 +175,7 @@ def expression(
         Draws them.
     """
     genes = collection.lexicon.rows_of(species)
-    own = [p for p, panel in enumerate(collection.panels) if len(panel) and np.isin(panel[0], genes)]
-    cells = np.flatnonzero(np.isin(collection.panel, own))
-    cells = np.sort(rng.permutation(cells)[:most_cells])
+    cells = np.sort(rng.permutation(cells_of_species(collection, species))[:most_cells])
     counts = log_cpm(collection, cells, genes)
     keep = np.diff(counts.indptr) >= least_cells
     if keep.sum() < 3:

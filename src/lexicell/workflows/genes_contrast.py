@@ -25,7 +25,7 @@ from lexicell.randomness import generator
 from lexicell.reporting.gene_figures import save_figure, volcano
 from lexicell.reporting.text import Table
 from lexicell.workflows.embed import load
-from lexicell.workflows.genes_cells import FOLDER, measured, open_cells
+from lexicell.workflows.genes_cells import FOLDER, cells_of_species, measured, open_cells
 from lexicell.workflows.genes_points import Points, points_of_cells
 from lexicell.workflows.species_groups import SpeciesGroups, read_groups
 
@@ -249,9 +249,7 @@ def _cells_of(
     collection: CellCollection, species: str, most: int, replicates: int, donor: str, rng: np.random.Generator
 ) -> list[Int64]:
     """Return some cells of a species, ascending, in parts."""
-    genes = collection.lexicon.rows_of(species)
-    own = [p for p, panel in enumerate(collection.panels) if len(panel) and np.isin(panel[0], genes)]
-    cells = np.sort(rng.permutation(np.flatnonzero(np.isin(collection.panel, own)))[:most])
+    cells = np.sort(rng.permutation(cells_of_species(collection, species))[:most])
     if len(cells) < 2 * replicates:
         raise InputError(f"{species}: {len(cells)} cells in the stores; at least {2 * replicates} are needed")
     donors = collection.column(donor)[cells] if donor in collection.columns else None

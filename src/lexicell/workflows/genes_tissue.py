@@ -141,10 +141,11 @@ def genes_tissue(
         raise InputError("name two groups with --a and --b, or neither for all pairs")
     loaded = load(model)
     collection = open_cells(model, loaded, store)
-    genes = collection.lexicon.rows_of(one_species(collection, species))
+    whose = one_species(collection, species)
+    genes = collection.lexicon.rows_of(whose)
     rng = generator(seed, "tissue cells")
     only = () if a is None or b is None else (a, b)
-    groups = groups_of(collection, by, only=only, least=PARTS * least, most=cells, rng=rng)
+    groups = groups_of(collection, by, species=whose, only=only, least=PARTS * least, most=cells, rng=rng)
     if len(groups.names) < 2:
         raise InputError(f"--by {by}: expected two groups or more of {PARTS * least} cells, got {list(groups.names)}")
     parts, described = _parts(collection, groups, donor, rng)
