@@ -93,7 +93,7 @@ def test_a_verb_calls_its_workflow_prints_tables_and_writes_json(workflow, capsy
     assert main([*line.split(), str(tmp_path / "f.json")]) == 0
     ((args, kwargs),) = calls
     assert args == (Path("RUN"), Path("q.h5ad"), Path("r.h5ad"), ("class", "type"))
-    assert kwargs["method"] == "knn"
+    assert kwargs["method"] == "probe"
     assert kwargs["out"] == Path("o.h5ad")
     assert "Scores" in capsys.readouterr().out
     assert json.loads((tmp_path / "f.json").read_text()) == {"accuracy": 0.5, "path": "a", "nothing": None}
