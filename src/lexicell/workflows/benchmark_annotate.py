@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lexicell.annotation.calibration import expected_calibration_error
+from lexicell.annotation.methods import ProbeMethod
 from lexicell.annotation.scores import accuracy, macro_f1
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
@@ -25,7 +26,7 @@ from lexicell.workflows.benchmark_competitors import (
     choose_tools,
     embed_store,
     embedding_competitors,
-    probe_competitor,
+    method_competitor,
     read_embedding,
 )
 from lexicell.workflows.benchmark_options import Entrants
@@ -176,7 +177,7 @@ def _run_name(run: Path, runs: Sequence[Path]) -> str:
 
 
 def _own(name: str, methods: Sequence[str]) -> dict[str, Competitor]:
-    found = {f"{name}, probe": probe_competitor(name)} | embedding_competitors(name)
+    found = {f"{name}, probe": method_competitor(name, ProbeMethod())} | embedding_competitors(name)
     return {key: competitor for key, competitor in found.items() if key.rpartition(", ")[2] in methods}
 
 

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 from anndata import read_h5ad
 
-from lexicell.annotation.knn import transfer_labels
+from lexicell.annotation.folds import reference_folds
+from lexicell.annotation.held_out import final_calls, judge
 from lexicell.annotation.linear import fit_linear_tree
-from lexicell.annotation.probe import Probe
-from lexicell.annotation.tree import Tables, call_labels, consistent
+from lexicell.annotation.methods import KnnMethod, Method, ProbeMethod, SeenCells, cross_fit, cross_fit_weighing
+from lexicell.annotation.tree import Calls, call_labels
 from lexicell.data.query import store_queries
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
@@ -81,37 +82,39 @@ def embedding_competitors(name: str) -> dict[str, Competitor]:
         The embedding's name among the task's.
     """
 
-    def knn(problem: Problem) -> Answer:
-        tree, codes = _tree(problem)
-        calls = transfer_labels(problem.train_embeddings[name], codes, problem.test_embeddings[name], tree)
-        return Answer(tree.decode(calls.codes)[problem.level].to_numpy(dtype=object), calls.probs[:, -1])
-
     def linear(problem: Problem) -> Answer:
         tree, codes = _tree(problem)
         learned, asked = problem.train_embeddings[name], problem.test_embeddings[name]
         centre, spread = learned.mean(axis=0), np.maximum(learned.std(axis=0), 1e-6)
         model = fit_linear_tree((learned - centre) / spread, codes, tree)
-        return answer_of(tree, model.tables((asked - centre) / spread), problem.level)
+        return _answer(problem, tree, call_labels(tree, model.tables((asked - centre) / spread)))
 
-    return {f"{name}, knn": Competitor.without_seed(knn), f"{name}, linear": Competitor.without_seed(linear)}
+    return {f"{name}, knn": method_competitor(name, KnnMethod()), f"{name}, linear": Competitor.without_seed(linear)}
 
 
-def probe_competitor(name: str) -> Competitor:
-    """Return lexicell's probe, which reads an embedding of the task and the genes."""
+def method_competitor(name: str, method: KnnMethod | ProbeMethod) -> Competitor:
+    """Return one of lexicell's methods on an embedding of the task, calibrated as `lexicell annotate` does it."""
 
-    def probe(problem: Problem) -> Answer:
+    def label(problem: Problem, seed: int) -> Answer:
         tree, codes = _tree(problem)
-        model = Probe.fit(problem.train_embeddings[name], problem.train_counts, codes, tree)
-        return answer_of(tree, model.tables(problem.test_embeddings[name], problem.test_counts), problem.level)
+        cells = SeenCells(problem.train_embeddings[name], problem.train_counts)
+        folds, by_donor = reference_folds(problem.train_groups, codes, seed)
+        fitted: Method
+        if isinstance(method, ProbeMethod):
+            fitted, held_out = cross_fit_weighing(method, cells, codes, tree, folds)
+        else:
+            fitted, held_out = method, cross_fit(method, cells, codes, tree, folds)
+        report = judge(tree, held_out, codes, problem.train_groups, by_donor=by_donor)
+        asked = SeenCells(problem.test_embeddings[name], problem.test_counts)
+        tables = fitted.fit(cells, codes, tree).tables(asked)
+        return _answer(problem, tree, final_calls(tree, tables, report))
 
-    return Competitor.without_seed(probe)
+    return Competitor(label)
 
 
-def answer_of(tree: LabelTree, tables: Tables, level: str) -> Answer:
-    """Return the labels called on one level, with their probabilities."""
-    calls = call_labels(tree, consistent(tree, tables))
-    place = tree.levels.index(level)
-    return Answer(tree.decode(calls.codes)[level].to_numpy(dtype=object), calls.probs[:, place])
+def _answer(problem: Problem, tree: LabelTree, calls: Calls) -> Answer:
+    place = tree.levels.index(problem.level)
+    return Answer(tree.decode(calls.codes)[problem.level].to_numpy(dtype=object), calls.probs[:, place])
 
 
 def _tree(problem: Problem) -> tuple[LabelTree, npt.NDArray[np.int64]]:
