@@ -154,7 +154,7 @@ def test_groups_of_cells_are_compared(cell_model: CellModel, store: Store, tmp_p
 
 def test_tissue_refuses_half_a_pair(cell_model: CellModel, store: Store) -> None:
     with pytest.raises(InputError, match="name two groups"):
-        genes_tissue(cell_model, store.path, by="class", a="T1")
+        genes_tissue(cell_model, store.path, by="class", pair=("T1", None))
     with pytest.raises(InputError, match="fewer than 20000 cells"):
         genes_tissue(cell_model, store.path, by="class", species=SPECIES, least=5000)
 

@@ -38,7 +38,7 @@ def count_response(model: CellModel, cls: Float32, genes: Int64, *, progress: bo
     network = model.network
     values = torch.log1p(network.count_classes.centres()).to(model.device)
     contexts = torch.from_numpy(np.ascontiguousarray(cls, dtype=np.float32)).to(model.device).unsqueeze(1)
-    index = torch.from_numpy(genes).to(model.device)
+    index = torch.from_numpy(np.array(genes)).to(model.device)  # a copy: a lexicon's own rows are read-only
     out = np.empty((len(genes), len(cls)), np.float32)
     at_once = max(1, _PAIRS_AT_ONCE // max(len(cls), 1))
     for start in track(range(0, len(genes), at_once), description="asking for counts", disable=not progress):

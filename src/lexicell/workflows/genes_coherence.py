@@ -32,6 +32,7 @@ from lexicell.workflows.genes_cells import FOLDER, Expression, expression, one_s
 Points = npt.NDArray[np.floating[Any]]
 GeneTable = Literal["rows", "responses", "both"]
 
+LEAST_CELLS = 10  # genes expressed in fewer of the cells looked at are left out
 MOST_CELLS = 2000  # for expression and co-expression
 RESPONSE_CELLS = 300  # whose expected counts make a gene's response
 _PROBE_COLUMNS = ("task", "gene", "label")
@@ -105,7 +106,6 @@ def genes_coherence(
     probes: str | Path | None = None,
     least: int = 10,
     most: int = 500,
-    least_cells: int = 10,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -132,8 +132,6 @@ def genes_coherence(
         with the columns task, gene and label (1 or 0).
     least, most
         Smallest and largest set, counted in genes that are there.
-    least_cells
-        Genes expressed in fewer of the cells looked at are left out.
     seed
         Draws cells, random sets and folds.
     out
@@ -157,7 +155,7 @@ def genes_coherence(
     cells = open_cells(model, loaded, store)
     name = one_species(cells, species)
     seen = expression(
-        cells, name, least_cells=least_cells, most_cells=MOST_CELLS, rng=generator(seed, "coherence cells")
+        cells, name, least_cells=LEAST_CELLS, most_cells=MOST_CELLS, rng=generator(seed, "coherence cells")
     )
     genes = loaded.lexicon.table.iloc[seen.genes].reset_index(drop=True)
     tasks = read_probes(probes, genes) if probes is not None else {}

@@ -26,6 +26,7 @@ from lexicell.workflows.genes_points import CellTable, points_of_cells
 
 Int64 = npt.NDArray[np.int64]
 
+NEIGHBOURS = 20
 MEASURES = ("displacement", "rbo", "jaccard")
 
 
@@ -82,14 +83,12 @@ def genes_tissue(
     store: str | Path | Sequence[str | Path] | None = None,
     *,
     by: str,
-    a: str | None = None,
-    b: str | None = None,
+    pair: tuple[str | None, str | None] = (None, None),
     table: CellTable = "contextual",
     species: str | None = None,
     donor: str = "donor",
     least: int = 5,
     cells: int = 1000,
-    k: int = 20,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -108,7 +107,7 @@ def genes_tissue(
         Stores with the cells; the run's own when None.
     by
         Column of the cell annotation: ``tissue``, ``cell_type`` ...
-    a, b
+    pair
         The groups to compare; all pairs of groups when both are None.
     table
         ``contextual`` (mean token states), ``responses`` (what the decoder expects of a gene in the group's cells), or
@@ -121,8 +120,6 @@ def genes_tissue(
         Genes seen (expressed) in fewer cells of any part are left out.
     cells
         At most so many cells of a group, drawn at random.
-    k
-        Neighbours.
     seed
         Draws cells and parts.
     out
@@ -137,6 +134,7 @@ def genes_tissue(
     """
     if table not in get_args(CellTable):
         raise InputError(f"--table {table}: expected {', '.join(get_args(CellTable))}")
+    a, b = pair
     if (a is None) != (b is None) or (a is not None and a == b):
         raise InputError("name two groups with --a and --b, or neither for all pairs")
     loaded = load(model)
@@ -157,13 +155,13 @@ def genes_tissue(
     for i, j in combinations(range(len(made)), 2):
         n_seen = np.min([n for _, n in (*made[i], *made[j])], axis=0)
         keep = np.flatnonzero(n_seen >= least)
-        if len(keep) <= k:
+        if len(keep) <= NEIGHBOURS:
             raise InputError(
                 f"{groups.names[i]}, {groups.names[j]}: {len(keep)} genes are seen in {least} cells of every part; "
-                f"more than {k} are needed: take more cells (--cells), or a smaller --least"
+                f"more than {NEIGHBOURS} are needed: take more cells (--cells), or a smaller --least"
             )
         points = [[p[keep] for p, _ in side] for side in (made[i], made[j])]
-        compared, _ = compare_groups(points[0], points[1], n_seen[keep], k)
+        compared, _ = compare_groups(points[0], points[1], n_seen[keep], NEIGHBOURS)
         about = loaded.lexicon.table.iloc[genes[keep]].reset_index(drop=True)
         about.insert(0, "b", groups.names[j])
         about.insert(0, "a", groups.names[i])

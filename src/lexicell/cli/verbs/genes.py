@@ -34,7 +34,6 @@ def genes_coherence(
     probes: Path | None = None,
     least: int = 10,
     most: int = 500,
-    least_cells: int = 10,
     seed: int = 0,
     out: Path | None = None,
 ) -> Result:
@@ -61,8 +60,6 @@ def genes_coherence(
         Smallest set, counted in genes that are there.
     most
         Largest set.
-    least_cells
-        Genes expressed in fewer of the cells looked at (at most 2,000) are left out.
     seed
         Draws cells, random sets and folds.
     out
@@ -80,7 +77,6 @@ def genes_coherence(
         probes=probes,
         least=least,
         most=most,
-        least_cells=least_cells,
         seed=seed,
         out=out,
     )
@@ -149,7 +145,6 @@ def genes_tissue(
     donor: str = "donor",
     least: int = 5,
     cells: int = 1000,
-    k: int = 20,
     seed: int = 0,
     out: Path | None = None,
 ) -> Result:
@@ -178,8 +173,6 @@ def genes_tissue(
         Genes expressed in fewer cells of any of a group's four parts are left out.
     cells
         At most so many cells of a group, drawn at random.
-    k
-        Neighbours.
     seed
         Draws cells and parts.
     out
@@ -191,14 +184,12 @@ def genes_tissue(
         run,
         store,
         by=by,
-        a=a,
-        b=b,
+        pair=(a, b),
         table=table,
         species=species,
         donor=donor,
         least=least,
         cells=cells,
-        k=k,
         seed=seed,
         out=out,
     )
