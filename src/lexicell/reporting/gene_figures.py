@@ -55,7 +55,7 @@ def coherence_dots(summary: pd.DataFrame) -> Figure:
         ("auroc", "all genes", PALETTE[0], "o"),
     )
     with mpl.rc_context(STYLE):
-        size = (3.2 * across + 1.2, down * (0.32 * len(methods) + 1.0) + 0.4)
+        size = (max(6.2, 3.2 * across + 1.2), down * (0.32 * len(methods) + 1.0) + 0.4)
         figure = Figure(figsize=size, layout="constrained")
         axes = np.atleast_1d(figure.subplots(down, across, sharex=True, sharey=True)).ravel()
         for axis, name in zip(axes, collections, strict=False):
@@ -115,10 +115,12 @@ def volcano(
         axis.scatter(effect[hit], y[hit], s=14, color=PALETTE[5], linewidths=0, label=f"FDR ≤ {called:g}")
         for gene in foremost:
             spot = (float(effect[gene]), float(y[gene]))
-            axis.annotate(str(names[gene]), spot, fontsize=7, xytext=(3, 2), textcoords="offset points")
+            note = axis.annotate(str(names[gene]), spot, fontsize=7, xytext=(1, 4), textcoords="offset points")
+            note.set(rotation=50, rotation_mode="anchor")  # several may have the same, smallest p
         if floor is not None:
             axis.axhline(-np.log10(floor), color=PALETTE[0], linewidth=1, linestyle="--", label="smallest p possible")
-        axis.axvline(0, color=RULE, linewidth=0.8)
+        axis.axvline(0, color=RULE, linewidth=0.8, zorder=0)
+        axis.margins(y=0.12)
         axis.set_xlabel(x_label)
         axis.set_ylabel("-log10 p")
         axis.set_title(title)
