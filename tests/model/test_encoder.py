@@ -165,3 +165,19 @@ def test_memory_grows_in_line_with_length_and_checkpointing_keeps_little_of_it()
     lean, lean_long = kept_bytes(512, True), kept_bytes(2048, True)
     assert 3.9 < lean_long / lean < 4.1
     assert lean < plain / 5
+
+
+def test_the_path_that_returns_weights_equals_the_fast_one():
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(width=32, layers=3, heads=4)).eval()
+    x = torch.randn(2, 17, 32)
+    with torch.no_grad():
+        fast, eager, seen = encoder(x), x, []
+        for block in encoder.blocks:
+            eager, weights = block.with_weights(eager)
+            seen.append(weights)
+        torch.testing.assert_close(encoder.norm(eager), fast, atol=1e-5, rtol=1e-5)
+        for weights, again in zip(seen, encoder.attention_weights(x), strict=True):
+            assert weights.shape == (2, 4, 17, 17)
+            torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 17))
+            torch.testing.assert_close(weights, again)

@@ -41,6 +41,16 @@ class CellOutput:
 
 
 @dataclass(frozen=True, eq=False)
+class DealtSamples:
+    """Gene samples of some cells, for one forward pass."""
+
+    cell: npt.NDArray[np.int64]  # (b,) row of the cell that each sample is of
+    genes: npt.NDArray[np.int64]  # (b, tokens) lexicon indices
+    counts: npt.NDArray[np.int64]  # (b, tokens) raw counts
+    depth: npt.NDArray[np.float32]  # (b,) total counts of the cell
+
+
+@dataclass(frozen=True, eq=False)
 class EncodedSamples:
     """Gene samples of some cells, encoded in one forward pass."""
 
@@ -249,13 +259,32 @@ class CellModel(ModelHubMixin):
     def _passes(
         self, counts: csr_matrix, gene_index: npt.NDArray[np.int64], cover: GeneCover, per_pass: int
     ) -> Iterator[EncodedSamples]:
+        for part in self._deals(counts, gene_index, cover, per_pass):
+            encoded = self.network.encode(*self.tensors(part.genes, part.counts, part.depth))
+            yield EncodedSamples(part.cell, part.genes, part.counts, encoded)
+
+    @staticmethod
+    def _deals(
+        counts: csr_matrix, gene_index: npt.NDArray[np.int64], cover: GeneCover, per_pass: int
+    ) -> Iterator[DealtSamples]:
         rows = _known_rows(counts, gene_index)
         depth = np.zeros(len(rows.begin), np.float32)
         np.add.at(depth, np.repeat(np.arange(len(depth)), rows.end - rows.begin), rows.counts.astype(np.float32))
         dealt = cover.deal(rows)
         for part in _parts(len(dealt.cell), per_pass):
-            cell, genes, shown = dealt.cell[part], dealt.genes[part], dealt.counts[part]
-            yield EncodedSamples(cell, genes, shown, self._encode(genes, shown, depth[cell]))
+            cell = dealt.cell[part]
+            yield DealtSamples(cell, dealt.genes[part], dealt.counts[part], depth[cell])
+
+    def dealt_samples(
+        self, query: Query, *, samples: int | None = None, batch_size: int | None = None
+    ) -> Iterator[DealtSamples]:
+        """Yield the gene samples of cells that `run` would encode, not encoded; see `run` for the parameters."""
+        per_pass = batch_size or max(1, TOKENS_AT_ONCE // self.spec.tokens)
+        cover = self._cover(query, samples)
+        for start in range(0, query.n_cells, CELLS_AT_ONCE):
+            chunk = query.counts[start : start + CELLS_AT_ONCE]
+            for part in self._deals(chunk, query.gene_index, cover, per_pass):
+                yield replace(part, cell=part.cell + start)
 
     @torch.inference_mode()
     def encoded_samples(
@@ -271,12 +300,14 @@ class CellModel(ModelHubMixin):
             for part in self._passes(chunk, query.gene_index, cover, per_pass):
                 yield replace(part, cell=part.cell + start)
 
-    def _encode(
+    def tensors(
         self, genes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], depth: npt.NDArray[np.float32]
-    ) -> Encoded:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what `CellNetwork.encode` takes, on the model's device: with the covariates that it was told."""
         told = self._covariates.expand(len(genes), -1)
         arrays = (torch.from_numpy(genes), torch.from_numpy(counts), torch.from_numpy(depth), told)
-        return self.network.encode(*(array.to(self.device) for array in arrays))
+        first, second, third, fourth = (array.to(self.device) for array in arrays)
+        return first, second, third, fourth
 
     def gene_table(self) -> pd.DataFrame:
         """Return the static gene embeddings: species, gene_id, symbol, and columns ``e0`` ... of the row."""

@@ -90,7 +90,14 @@ class GeneBag(nn.Module):
 
     def forward(self, genes: Tensor, rows: Tensor, counts: Tensor, depth: Tensor) -> Tensor:
         """Sum up: genes and raw counts (b, l), embeddings (b, l, width), total counts (b,) -> (b, width)."""
-        weights = torch.log1p(counts * (1e4 / depth.clamp(min=1)).unsqueeze(-1)) - self.usual[genes]
+        return self.read(self.weights(genes, counts, depth), rows)
+
+    def weights(self, genes: Tensor, counts: Tensor, depth: Tensor) -> Tensor:
+        """Return how far raw counts are from usual: genes and counts (b, l), total counts (b,) -> (b, l)."""
+        return torch.log1p(counts * (1e4 / depth.clamp(min=1)).unsqueeze(-1)) - self.usual[genes]
+
+    def read(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Sum embeddings up by weight: (b, l), (b, l, width) -> (b, width)."""
         bag = (weights.to(rows.dtype).unsqueeze(1) @ rows).squeeze(1)
         return self.out(self.norm(bag))  # type: ignore[no-any-return]
 

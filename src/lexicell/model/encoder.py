@@ -10,6 +10,7 @@ Design:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,15 @@ class Attention(nn.Module):
             q = q.repeat(len(k) // len(q), 1, 1, 1)
         attended = F.scaled_dot_product_attention(q, k, v)
         return self.out(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend to itself as `forward` does, and return the weights too: (b, l, width) and (b, heads, l, l).
+
+        Forms the weights, which the fast path never does: for looking at, not for training.
+        """
+        q, k, v = self.project(x, x)
+        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        return self.out((weights @ v).transpose(1, 2).flatten(2)), weights
 
     def project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return normalised queries, normalised keys and values, each (b, heads, length, width / heads)."""
@@ -140,6 +150,12 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
+    def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the tokens, and return the attention weights: (b, l, width) and (b, heads, l, l)."""
+        attended, weights = self.attention.with_weights(self.attention_norm(x))
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x)), weights
+
 
 class Encoder(nn.Module):
     """The stack of blocks."""
@@ -158,3 +174,9 @@ class Encoder(nn.Module):
             else:
                 x = block(x)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    def attention_weights(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the attention weights of each block, (b, heads, l, l), one block at a time."""
+        for block in self.blocks:
+            x, weights = block.with_weights(x)  # type: ignore[operator]
+            yield weights

@@ -102,10 +102,24 @@ class CellNetwork(nn.Module):
         covariates
             (b, c) covariate levels, 0 for unknown.
         """
-        rows = self.genes(genes)
-        tokens = rows + self.counts(self.count_classes(counts))
-        cls = self.cls + self.depth(depth) + self.covariates(covariates) + self.bag(genes, rows, counts, depth)
-        return Encoded(self.encoder(torch.cat([cls.unsqueeze(1), tokens], dim=1)))
+        weights = self.bag.weights(genes, counts, depth)
+        counted = self.counts(self.count_classes(counts))
+        return Encoded(self.encoder(self.inputs(self.genes(genes), counted, weights, depth, covariates)))
+
+    def inputs(self, rows: Tensor, counted: Tensor, weights: Tensor, depth: Tensor, covariates: Tensor) -> Tensor:
+        """Return what the trunk reads: CLS and tokens, (b, 1 + l, width).
+
+        Parameters
+        ----------
+        rows, counted
+            (b, l, width) embeddings of the tokens' genes, and of their count classes.
+        weights
+            (b, l) weight of each gene in the bag.
+        depth, covariates
+            As of `encode`.
+        """
+        cls = self.cls + self.depth(depth) + self.covariates(covariates) + self.bag.read(weights, rows)
+        return torch.cat([cls.unsqueeze(1), rows + counted], dim=1)
 
     def count_logits(self, query_genes: Tensor, context: Tensor) -> Tensor:
         """Return logits of the raw count of genes: (b, q), (b, m, width) -> (b, q, n_classes)."""
