@@ -62,9 +62,9 @@ def test_the_whole_way(
     check(result, out)
     assert ready == ["baron-mouse"]
     names = {path.name for path in out.iterdir()}
-    assert names >= {"store", "run", "metrics.json", "report.html", "query_embedded.h5ad", "query_knn.h5ad"}
+    assert names >= {"store", "run", "metrics.json", "report.html", "query_embedded.h5ad", "query_annotated.h5ad"}
     assert not [name for name in names if name.endswith(".part")]
-    for name, column in (("query_knn", "lexicell_cell_type1"), ("query_head", "lexicell_cell_type1")):
+    for name, column in (("query_annotated", "lexicell_cell_type1"), ("query_head", "lexicell_cell_type1")):
         assert column in ad.read_h5ad(out / f"{name}.h5ad").obs
     assert set(ad.read_h5ad(out / "query.h5ad").obs["donor"]) == {"mouse2"}
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -108,5 +108,5 @@ def test_a_run_without_a_checkpoint_is_begun_anew(
     monkeypatch.setattr(module, "report", lambda *args, **kwargs: None)
     out = tmp_path / "demo"
     (out / "run").mkdir(parents=True)
-    (out / "run" / "recipe.yaml").write_text("seed: 3\n")
+    (out / "run" / "lexicon.parquet").write_text("not yet whole")
     check(demo(out, overrides=small, progress=False), out)

@@ -41,10 +41,10 @@ def test_every_method_is_scored_on_every_level(cell_model: CellModel, halves: tu
     tables = compare(cell_model, *halves, tree_of(halves[0]))
     assert tables.scores is not None
     assert tables.confusion is not None
-    methods = ["knn", "label_head", "logistic_regression", "pca_knn"]
+    methods = ["probe", "knn", "label_head", "logistic_regression", "pca_knn"]
     assert list(tables.scores["method"].unique()) == methods
     assert list(tables.scores.columns) == ["method", "level", "accuracy", "macro_f1", "coverage"]
-    assert tables.scores.groupby("method", sort=False)["level"].agg(tuple).tolist() == [LEVELS] * 4
+    assert tables.scores.groupby("method", sort=False)["level"].agg(tuple).tolist() == [LEVELS] * 5
     by_method = tables.by_method("class")
     assert list(by_method) == methods
     assert by_method["logistic_regression"]["accuracy"] > 0.9
@@ -105,7 +105,7 @@ def test_a_run_is_compared_on_the_cells_it_held_out(run: Path) -> None:
     assert n_held_out == int((species == said["species"]).sum())
     assert split.held_out in said["held-out cells"]
     assert "training cells, drawn at random" in said["reference"]
-    assert {"knn", "label_head", "logistic_regression", "pca_knn"} == set(tables.scores["method"])
+    assert {"probe", "knn", "label_head", "logistic_regression", "pca_knn"} == set(tables.scores["method"])
     assert set(tables.embedding["label"].dropna()) <= {*split.label_tree.names[1]}  # type: ignore[union-attr]
 
 

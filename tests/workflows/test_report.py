@@ -61,7 +61,7 @@ def test_tables_on_held_out_cells_are_made_where_they_are_missing(trained, monke
     result = report(trained, progress=False)
     assert result.faults == ()
     assert {"Annotation beside the baselines", "Cell embedding"} <= set(result.sections)
-    assert set(result.annotation) == {"knn", "label_head", "logistic_regression", "pca_knn"}
+    assert set(result.annotation) == {"probe", "knn", "label_head", "logistic_regression", "pca_knn"}
     page = result.path.read_text(encoding="utf-8")
     assert "training cells, drawn at random" in page
     monkeypatch.setattr("lexicell.workflows.report.compare_run", None)  # not made again

@@ -54,7 +54,7 @@ STYLE: dict[Any, Any] = {
 _SPLITS = {"train": ("training", PALETTE[4], 1.2), "val": ("validation", PALETTE[0], 2.0)}
 _MARKERS = ("o", "^", "s", "D", "v", "P")
 _MOST_LABELS = 60  # rows of a confusion matrix that can still be read
-OWN_METHODS = {"knn": "lexicell kNN", "label_head": "lexicell label head"}
+OWN_METHODS = {"probe": "lexicell probe", "knn": "lexicell kNN", "label_head": "lexicell label head"}
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _MOST_POINTS = 20_000
 

@@ -34,7 +34,7 @@ from lexicell.workflows.report import report
 
 DATASET, SPECIES, LEVEL = "baron-mouse", "mus_musculus", "cell_type1"
 REFERENCE_DONOR, QUERY_DONOR = "mouse1", "mouse2"
-METHODS = ("knn", "label_head", "logistic_regression", "pca_knn")
+METHODS = ("probe", "knn", "label_head", "logistic_regression", "pca_knn")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def demo(
     model = pretrained.model()
     with step("embed", f"Embedding and annotating donor {QUERY_DONOR}"):
         embed(model, query, out=out / "query_embedded.h5ad", progress=False)
-        annotate(model, query, store, method="knn", out=out / "query_knn.h5ad", progress=False)
+        annotate(model, query, store, out=out / "query_annotated.h5ad", progress=False)
         annotate(model, query, method="head", out=out / "query_head.h5ad", progress=False)
     with step("compare", "Comparing with logistic regression and PCA-kNN"):
         known, asked = (Cells.of(read_query(path, model.lexicon, SPECIES), [LEVEL]) for path in (reference, query))

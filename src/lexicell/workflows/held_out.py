@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.decomposition import PCA
 
 from lexicell.annotation.knn import transfer_labels
+from lexicell.annotation.probe import Probe
 from lexicell.annotation.scores import accuracy, confusion, coverage, macro_f1
 from lexicell.annotation.tree import Calls, call_labels, consistent
 from lexicell.data.cells import CellCollection
@@ -128,7 +129,11 @@ def compare(
     known = _embed(model, reference, progress=progress)
     outputs = [model.run(part, progress=progress) for part in query.parts]
     asked = np.concatenate([out.embedding for out in outputs])
-    calls = [("knn", tree.decode(transfer_labels(known, codes, asked, tree).codes))]
+    probe = Probe.fit(known, counts[0], codes, tree)
+    calls = [
+        ("probe", tree.decode(call_labels(tree, probe.tables(asked, counts[1])).codes)),
+        ("knn", tree.decode(transfer_labels(known, codes, asked, tree).codes)),
+    ]
     own = model.label_tree
     if own is not None and set(tree.levels) <= set(own.levels) and outputs[0].probabilities:
         tables = [np.concatenate(level) for level in zip(*(out.probabilities for out in outputs), strict=True)]
@@ -200,6 +205,7 @@ def picture(reference: Float32, query: Float32, known: pd.Series, truth: pd.Seri
 
 
 def plane(embedding: Float32) -> tuple[str, Float32]:
+    """Return how an embedding was laid into the plane, UMAP where it is installed, else PCA, and the points (n, 2)."""
     if len(embedding) >= _FEWEST_FOR_UMAP:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what else could be installed beside umap-learn
