@@ -34,7 +34,7 @@ def test_genes_and_embedding_both_judge(cells):
 
     both = hits(ProbeSettings())
     assert (both > 0.85).all(), both
-    genes_alone = hits(ProbeSettings(weight=0))
+    genes_alone = hits(ProbeSettings(weights=(0.0, 0.0)))
     assert genes_alone[0] > 0.9
     assert genes_alone[1] < 0.75
 
@@ -42,7 +42,7 @@ def test_genes_and_embedding_both_judge(cells):
 def test_without_the_embedding_it_is_the_baseline_regression(cells):
     embedding, counts, obs = cells
     tree = LabelTree.from_frame(obs, ["type"])
-    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, ProbeSettings(weight=0))
+    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, ProbeSettings(weights=(0.0, 0.0)))
     same = logistic_regression(counts[:80], obs["type"][:80], counts[80:])
     np.testing.assert_allclose(probe.tables(embedding[80:], counts[80:])[0], same.probs, atol=2e-3)
     assert abs(log_per_10k(counts) - log_cpm(counts)).max() == 0
@@ -90,6 +90,6 @@ def test_an_embedding_that_knows_nothing_has_nothing_to_say(cells):
     tree = LabelTree.from_frame(obs, ["class"])
     noise = np.random.default_rng(1).normal(size=(160, 60)).astype(np.float32)
     donors = np.tile(np.repeat(["d1", "d2"], 4), 20).astype(object)
-    assert Probe.fit(noise, counts, tree.encode(obs), tree, donors=donors).weight < 1
+    assert Probe.fit(noise, counts, tree.encode(obs), tree, donors=donors).weights[1] < 1
     types = LabelTree.from_frame(obs, ["class", "type"])
-    assert Probe.fit(embedding, counts, types.encode(obs), types, donors=donors).weight > 0
+    assert Probe.fit(embedding, counts, types.encode(obs), types, donors=donors).weights[1] > 0

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from scipy import sparse
 
 from lexicell.annotation.calibration import log_conditionals
+from lexicell.annotation.centroids import CentroidTree
 from lexicell.annotation.knn import KnnSettings, Voters
 from lexicell.annotation.linear import Float32, Int64, LinearTree, fit_linear_tree
-from lexicell.annotation.probe import WEIGHTS, GeneFeatures, Probe, ProbeSettings, choose_weight, multiply_experts
+from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, choose_weights, multiply_experts
 from lexicell.annotation.tree import Tables, consistent
 from lexicell.labels import LabelTree
 
@@ -74,10 +75,10 @@ class Labeller(Protocol):
 
 
 class ExpertLabeller(Labeller, Protocol):
-    """A labeller that multiplies the opinions of two experts, the second one raised to a weight."""
+    """A labeller that multiplies the opinions of experts, all but the first one raised to a weight."""
 
-    def experts(self, cells: SeenCells) -> tuple[list[Float32], list[Float32]]:
-        """Return both experts' log P(label | parent), per level (n_cells, n_labels)."""
+    def experts(self, cells: SeenCells) -> list[list[Float32]]:
+        """Return each expert's log P(label | parent), per level (n_cells, n_labels)."""
         ...
 
 
@@ -147,19 +148,19 @@ class _Head:
 
 @dataclass(frozen=True)
 class ProbeMethod:
-    """A linear tree on the embedding and one on the genes; see `lexicell.annotation.probe`."""
+    """A linear tree on the genes, likeness to each type, and the embedding; see `lexicell.annotation.probe`."""
 
     settings: ProbeSettings = field(default_factory=ProbeSettings)
     name: str = "probe"
     uses_counts: bool = True
     uses_head: bool = False
 
-    def weighing(self, weight: float) -> ProbeMethod:
-        """Return the method with a fixed weight of the embedding's opinion."""
-        return replace(self, settings=replace(self.settings, weight=weight))
+    def weighing(self, weights: tuple[float, ...]) -> ProbeMethod:
+        """Return the method with fixed weights of the opinions of profiles and embedding."""
+        return replace(self, settings=replace(self.settings, weights=weights))
 
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> ExpertLabeller:
-        """Fit both."""
+        """Fit all three."""
         assert cells.counts is not None
         return _Probing(Probe.fit(cells.embedding, cells.counts, codes, tree, self.settings))
 
@@ -172,31 +173,31 @@ class _Probing:
         assert cells.counts is not None
         return self.probe.tables(cells.embedding, cells.counts)
 
-    def experts(self, cells: SeenCells) -> tuple[list[Float32], list[Float32]]:
+    def experts(self, cells: SeenCells) -> list[list[Float32]]:
         assert cells.counts is not None
         return self.probe.experts(cells.embedding, cells.counts)
 
 
 @dataclass(frozen=True)
 class FinetuneMethod:
-    """The head of a model that was trained on, multiplied with a linear tree on the genes, as in the probe."""
+    """The head of a model that was trained on, in the place of the embedding in the probe."""
 
     settings: ProbeSettings = field(default_factory=ProbeSettings)
     name: str = "finetune"
     uses_counts: bool = True
     uses_head: bool = True
 
-    def weighing(self, weight: float) -> FinetuneMethod:
-        """Return the method with a fixed weight of the head's opinion."""
-        return replace(self, settings=replace(self.settings, weight=weight))
+    def weighing(self, weights: tuple[float, ...]) -> FinetuneMethod:
+        """Return the method with fixed weights of the opinions of profiles and head."""
+        return replace(self, settings=replace(self.settings, weights=weights))
 
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> ExpertLabeller:
-        """Fit the linear tree; the head has learned already."""
+        """Fit what reads genes; the head has learned already."""
         assert cells.counts is not None
         features = GeneFeatures.fit(cells.counts, self.settings.max_numbers)
         by_genes = fit_linear_tree(features(cells.counts), codes, tree, self.settings.genes)
-        weight = WEIGHTS[-1] if self.settings.weight is None else self.settings.weight
-        return _HeadAndGenes(tree, features, by_genes, weight)
+        by_profiles = CentroidTree.fit(cells.counts, codes, tree)
+        return _HeadAndGenes(tree, features, by_genes, by_profiles, self.settings.weights or (1.0, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,16 +205,20 @@ class _HeadAndGenes:
     tree: LabelTree
     features: GeneFeatures
     by_genes: LinearTree
-    weight: float
+    by_profiles: CentroidTree
+    weights: tuple[float, ...]
 
     def tables(self, cells: SeenCells) -> Tables:
-        return multiply_experts(self.tree, *self.experts(cells), self.weight)
+        return multiply_experts(self.tree, self.experts(cells), self.weights)
 
-    def experts(self, cells: SeenCells) -> tuple[list[Float32], list[Float32]]:
+    def experts(self, cells: SeenCells) -> list[list[Float32]]:
         assert cells.counts is not None
         assert cells.head is not None
-        genes = self.by_genes.log_conditionals(self.features(cells.counts))
-        return genes, [np.maximum(logs, -30).astype(np.float32) for logs in log_conditionals(self.tree, cells.head)]
+        return [
+            self.by_genes.log_conditionals(self.features(cells.counts)),
+            self.by_profiles.log_conditionals(cells.counts),
+            [np.maximum(logs, -30).astype(np.float32) for logs in log_conditionals(self.tree, cells.head)],
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,23 +287,21 @@ def cross_fit_weighing(
     learn_from: npt.NDArray[np.bool_] | None = None,
     judge: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[ProbeMethod | FinetuneMethod, HeldOut]:
-    """Cross-fit a method of two experts, and choose the second one's weight on the held-out cells.
+    """Cross-fit a method of several experts, and choose their weights on the held-out cells.
 
-    Parameters are those of `cross_fit`. One number is chosen, so that the held-out probabilities, which are made with
-    it, flatter but little.
+    Parameters are those of `cross_fit`. Two numbers are chosen, so that the held-out probabilities, which are made with
+    them, flatter but little.
     """
-    held_out = cross_fit(_Opinions(method.weighing(1.0)), cells, codes, tree, folds, learn_from, judge)
+    held_out = cross_fit(_Opinions(method.weighing((1.0, 1.0))), cells, codes, tree, folds, learn_from, judge)
     n_levels = len(tree.levels)
-    first, second = held_out.tables[:n_levels], held_out.tables[n_levels:]
-    weight = method.settings.weight
-    if weight is None:
-        weight = choose_weight(tree, first, second, codes[held_out.rows])
-    return method.weighing(weight), HeldOut(held_out.rows, multiply_experts(tree, first, second, weight))
+    experts = [held_out.tables[start : start + n_levels] for start in range(0, len(held_out.tables), n_levels)]
+    weights = method.settings.weights or choose_weights(tree, experts, codes[held_out.rows])
+    return method.weighing(weights), HeldOut(held_out.rows, multiply_experts(tree, experts, weights))
 
 
 @dataclass(frozen=True)
 class _Opinions:
-    """Gives the two experts' opinions one behind the other, in place of their product."""
+    """Gives the experts' opinions one behind the other, in place of their product."""
 
     method: ProbeMethod | FinetuneMethod
     name: str = "opinions"
@@ -314,5 +317,4 @@ class _Opinionated:
     labeller: ExpertLabeller
 
     def tables(self, cells: SeenCells) -> Tables:
-        first, second = self.labeller.experts(cells)
-        return [*first, *second]
+        return [table for expert in self.labeller.experts(cells) for table in expert]

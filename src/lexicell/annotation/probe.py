@@ -1,14 +1,16 @@
-"""The probe: a frozen model's embedding and the gene counts themselves, each read by a linear tree of its own.
+"""The probe: three experts on a cell, a linear tree on its genes, its likeness to each type, and its embedding.
 
 A narrow embedding made from samples of genes may hide a marker that a linear model sees at once; a linear model on
-genes knows nothing of what pretraining learned. So both judge, and their opinions are multiplied (a product of
-experts, Hinton 2002): log P = log P_genes + weight * log P_embedding among the children of each parent, normalised.
-One regression over both sets of features side by side ("wide and deep", Cheng et al. 2016) was no better than genes
-alone; the figures are in LOG.md.
+genes knows nothing of what pretraining learned, and overfits where cells are few or shallow, where likeness to mean
+profiles does well. So all three judge, and their opinions are multiplied (a product of experts, Hinton 2002): among the
+children of each parent, log P is the genes' plus a weight times each other's, normalised. The weights are chosen on
+held-out cells. One regression over all features side by side ("wide and deep", Cheng et al. 2016) was no better than
+genes alone; the figures are in LOG.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from lexicell.annotation.centroids import CentroidTree
 from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.linear import (
     Float32,
@@ -30,7 +33,8 @@ from lexicell.annotation.tree import Tables
 from lexicell.labels import LabelTree
 
 TARGET = 1e4
-WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+Opinion = Sequence[Float32]  # log P(label | parent), one table (n_cells, n_labels) a level
+WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 _FOLDS = 3  # in which a weight is chosen
 _HEATS = np.geomspace(0.25, 8, 11).astype(np.float32)
 _UNLIKELY = -12.0
@@ -46,9 +50,9 @@ class ProbeSettings:
         The linear tree on gene counts: log(1 + counts per 10,000), centred.
     embedding
         The linear tree on the standardised embedding.
-    weight
-        Weight of the embedding's opinion beside that of the genes, which has 1; 0 leaves the embedding out. None
-        chooses one of `WEIGHTS` on held-out cells: the embedding of a model that knows little of such cells should
+    weights
+        Weights of the opinions of profiles and embedding beside that of the genes, which has 1; 0 leaves one out. None
+        chooses each among `WEIGHTS` on held-out cells: the embedding of a model that knows little of such cells should
         have little to say.
     max_numbers
         Cells x genes that may be held dense (4 bytes each); with more, the most variable genes that fit are used.
@@ -56,7 +60,7 @@ class ProbeSettings:
 
     genes: LinearSettings = field(default_factory=LinearSettings)
     embedding: LinearSettings = field(default_factory=lambda: LinearSettings(penalty=0.1))
-    weight: float | None = None
+    weights: tuple[float, ...] | None = None
     max_numbers: int = 200_000_000
 
 
@@ -107,9 +111,10 @@ class Probe:
     """A fitted probe."""
 
     tree: LabelTree
-    weight: float
+    weights: tuple[float, ...]
     features: GeneFeatures
     by_genes: LinearTree
+    by_profiles: CentroidTree
     centre: Float32
     unit: Float32
     by_embedding: LinearTree
@@ -139,7 +144,7 @@ class Probe:
         settings
             How it is fitted.
         donors
-            (n_cells,) donors, which are held out whole where a weight is chosen.
+            (n_cells,) donors, which are held out whole where weights are chosen.
 
         Raises
         ------
@@ -147,7 +152,7 @@ class Probe:
             Where the arrays do not fit together, no cell is labelled, or no gene varies.
         """
         settings = settings or ProbeSettings()
-        if settings.weight is None:
+        if settings.weights is None:
             return cls._fit_weighing(embedding, sparse.csr_matrix(counts), np.asarray(codes), tree, settings, donors)
         if counts.shape[0] != len(embedding):
             raise ValueError(f"counts: {counts.shape[0]} cells, but the embedding has {len(embedding)}.")
@@ -158,7 +163,8 @@ class Probe:
         centre, spread = embedding.mean(axis=0), embedding.std(axis=0)
         unit = np.where(spread > 0, spread, 1).astype(np.float32)
         by_embedding = fit_linear_tree((embedding - centre) / unit, codes, tree, settings.embedding)
-        return cls(tree, settings.weight, features, by_genes, centre, unit, by_embedding)
+        by_profiles = CentroidTree.fit(counts, codes, tree)
+        return cls(tree, settings.weights, features, by_genes, by_profiles, centre, unit, by_embedding)
 
     @classmethod
     def _fit_weighing(
@@ -170,8 +176,8 @@ class Probe:
         settings: ProbeSettings,
         donors: npt.NDArray[np.object_] | None,
     ) -> Self:
-        """Fit with the weight that does best on held-out cells."""
-        fixed = replace(settings, weight=1.0)
+        """Fit with the weights that do best on held-out cells."""
+        fixed = replace(settings, weights=(1.0, 1.0))
         whole = cls.fit(embedding, counts, codes, tree, fixed)
         rows, opinions = [], []
         for fold in reference_folds(donors, codes, most=_FOLDS)[0]:
@@ -182,57 +188,73 @@ class Probe:
                 opinions.append(probe.experts(embedding[fold], counts[fold]))
         if not rows:
             return whole
-        both = [
+        experts = [
             [np.concatenate(level) for level in zip(*expert, strict=True)] for expert in zip(*opinions, strict=True)
         ]
-        return replace(whole, weight=choose_weight(tree, both[0], both[1], codes[np.concatenate(rows)]))
+        return replace(whole, weights=choose_weights(tree, experts, codes[np.concatenate(rows)]))
 
     def tables(self, embedding: Float32, counts: sparse.csr_matrix) -> Tables:
         """Return consistent probabilities, one table (n_cells, n_labels) a level."""
-        return multiply_experts(self.tree, *self.experts(embedding, counts), self.weight)
+        return multiply_experts(self.tree, self.experts(embedding, counts), self.weights)
 
-    def experts(self, embedding: Float32, counts: sparse.csr_matrix) -> tuple[list[Float32], list[Float32]]:
-        """Return log P(label | parent) by genes and by embedding, per level (n_cells, n_labels)."""
-        genes = self.by_genes.log_conditionals(self.features(counts))
-        return genes, self.by_embedding.log_conditionals((embedding - self.centre) / self.unit)
+    def experts(self, embedding: Float32, counts: sparse.csr_matrix) -> list[list[Float32]]:
+        """Return log P(label | parent) by genes, by profiles and by embedding, each per level (n_cells, n_labels)."""
+        return [
+            self.by_genes.log_conditionals(self.features(counts)),
+            self.by_profiles.log_conditionals(counts),
+            self.by_embedding.log_conditionals((embedding - self.centre) / self.unit),
+        ]
 
 
-def multiply_experts(tree: LabelTree, first: list[Float32], second: list[Float32], weight: float) -> Tables:
-    """Multiply two experts' P(label | parent), the second one raised to `weight`; return probabilities per level."""
+def multiply_experts(tree: LabelTree, experts: Sequence[Opinion], weights: Sequence[float]) -> Tables:
+    """Multiply experts' P(label | parent), all but the first one raised to a weight; return probabilities per level."""
+    product = experts[0]
+    for expert, weight in zip(experts[1:], weights, strict=True):
+        product = _product(tree, product, expert, weight)
+    return along_paths(tree, product)
+
+
+def _product(tree: LabelTree, first: Opinion, second: Opinion, weight: float) -> list[Float32]:
     if weight == 0:
-        return along_paths(tree, first)
+        return list(first)
     both = [a + np.float32(weight) * b for a, b in zip(first, second, strict=True)]
-    return along_paths(tree, [log_softmax_among_siblings(tree, place, logs) for place, logs in enumerate(both)])
+    return [log_softmax_among_siblings(tree, place, logs) for place, logs in enumerate(both)]
 
 
-def choose_weight(tree: LabelTree, first: list[Float32], second: list[Float32], codes: Int64) -> float:
-    """Return the weight of `WEIGHTS` whose product explains held-out labels best, all labels counting alike.
+def choose_weights(tree: LabelTree, experts: Sequence[Opinion], codes: Int64) -> tuple[float, ...]:
+    """Return the weight of each expert after the first: one after the other, given those before.
 
-    Judged by the log likelihood of the true child, at the temperature that suits each product best: macro-F1 moves by
-    single cells of rare labels, and chose badly where the embedding was poor.
+    Of `WEIGHTS`, the one whose product explains held-out labels best, all labels counting alike. Judged by the log
+    likelihood of the true child, at the temperature that suits each product best: macro-F1 moves by single cells of
+    rare labels, and chose badly where the embedding was poor.
 
     Parameters
     ----------
     tree
         The label tree.
-    first, second
-        Two experts' log P(label | parent) of held-out cells, per level.
+    experts
+        Their log P(label | parent) of held-out cells, each per level.
     codes
-        Their labels (n_cells, n_levels).
+        The cells' labels (n_cells, n_levels).
     """
-    losses = []
-    for weight in WEIGHTS:
-        loss = 0.0
-        for place, (one, other) in enumerate(zip(first, second, strict=True)):
-            known = (codes[:, place] >= 0) & np.isfinite(one).any(axis=1)
-            truth = codes[known, place]
-            sizes = np.bincount(truth, minlength=tree.sizes[place])
-            importance = 1 / sizes[truth] / max(1, (sizes > 0).sum())
-            with np.errstate(invalid="ignore"):
-                both = np.nan_to_num(one[known] + np.float32(weight) * other[known], nan=-np.inf, neginf=-np.inf)
-            loss += min(_loss(tree, place, both / heat, truth, importance) for heat in _HEATS)
-        losses.append(loss)
-    return WEIGHTS[int(np.argmin(losses))]
+    product, chosen = experts[0], []
+    for expert in experts[1:]:
+        losses = [_misfit(tree, _product(tree, product, expert, weight), codes) for weight in WEIGHTS]
+        chosen.append(WEIGHTS[int(np.argmin(losses))])
+        product = _product(tree, product, expert, chosen[-1])
+    return tuple(chosen)
+
+
+def _misfit(tree: LabelTree, opinion: Opinion, codes: Int64) -> float:
+    """Return how badly an opinion explains held-out labels, summed over levels, each at its best temperature."""
+    misfit = 0.0
+    for place, logs in enumerate(opinion):
+        known = (codes[:, place] >= 0) & np.isfinite(logs).any(axis=1)
+        truth = codes[known, place]
+        sizes = np.bincount(truth, minlength=tree.sizes[place])
+        importance = 1 / sizes[truth] / max(1, (sizes > 0).sum())
+        misfit += min(_loss(tree, place, logs[known] / heat, truth, importance) for heat in _HEATS)
+    return misfit
 
 
 def _loss(tree: LabelTree, place: int, logs: Float32, truth: Int64, importance: npt.NDArray[np.float64]) -> float:

@@ -10,21 +10,18 @@ most votes is taken, and its share of the votes is the bootstrapping probability
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-from lexicell.evaluation.baselines import log_cpm
+from lexicell.centroids import ClassProfiles, correlations, log2_cpm, marker_genes
 from lexicell.labels import LabelTree
 from lexicell.randomness import generator
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-
-_SCALE = 1e6  # counts per million, log2, as MapMyCells takes them
 
 
 @dataclass(frozen=True)
@@ -100,9 +97,8 @@ def map_to_centroids(
     tree = LabelTree.from_frame(paths, levels, "training labels")
     codes = tree.encode(paths)
     whole = (codes >= 0).all(axis=1)
-    expression, leaf = _log2_cpm(train[whole]), codes[whole, -1]
-    mean, variance, size = _leaf_statistics(expression, leaf, tree.sizes[-1])
-    query = _log2_cpm(test)
+    profiles = ClassProfiles.of(log2_cpm(train[whole]), codes[whole, -1], tree.sizes[-1])
+    query = log2_cpm(test)
     ancestors = _ancestors(tree)
     called = np.full((test.shape[0], len(levels)), -1, dtype=np.int64)
     votes = np.ones((test.shape[0], len(levels)), dtype=np.float32)
@@ -111,34 +107,17 @@ def map_to_centroids(
         for node in np.unique(above):
             cells = np.flatnonzero(above == node)
             leaves = np.flatnonzero((ancestors[level - 1] == node) if level else np.ones(tree.sizes[-1], bool))
-            leaves = leaves[size[leaves] > 0]
+            leaves = leaves[profiles.size[leaves] > 0]
             child = ancestors[level][leaves]
             if len(np.unique(child)) == 1:
                 called[cells, level] = child[0]
                 continue
             rng = generator(seed, "centroid mapping", str(level), str(node))
-            markers = _markers(mean[leaves], variance[leaves], size[leaves], child, settings, rng)
-            profile = query[cells][:, markers].toarray()
-            called[cells, level], votes[cells, level] = _vote(profile, mean[leaves][:, markers], child, settings, rng)
+            own = profiles.take(leaves)
+            markers = marker_genes(own, child, settings.markers_per_pair, settings.most_pairs, rng)
+            shown = query[cells][:, markers].toarray()
+            called[cells, level], votes[cells, level] = _vote(shown, own.mean[:, markers], child, settings, rng)
     return Mapping(tree.decode(called).set_axis(range(test.shape[0])), votes)
-
-
-def _log2_cpm(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    values = log_cpm(counts, _SCALE)
-    values.data /= np.float32(np.log(2))
-    return values
-
-
-def _leaf_statistics(
-    expression: sparse.csr_matrix, leaf: Int64, n_leaves: int
-) -> tuple[Float32, Float32, npt.NDArray[np.float64]]:
-    """Return mean and variance of each leaf's cells (n_leaves, n_genes), and their number."""
-    size = np.bincount(leaf, minlength=n_leaves).astype(np.float64)
-    member = sparse.csr_matrix((np.ones(len(leaf)), (leaf, np.arange(len(leaf)))), shape=(n_leaves, len(leaf)))
-    per = np.maximum(size, 1)[:, None]
-    mean = (member @ expression).toarray() / per
-    square = (member @ expression.multiply(expression)).toarray() / per
-    return mean.astype(np.float32), np.maximum(square - mean**2, 0).astype(np.float32), size
 
 
 def _ancestors(tree: LabelTree) -> list[Int64]:
@@ -147,37 +126,6 @@ def _ancestors(tree: LabelTree) -> list[Int64]:
     for level in range(len(tree.levels) - 1, 0, -1):
         found.insert(0, tree.parents[level][found[0]])
     return found
-
-
-def _markers(
-    mean: Float32,
-    variance: Float32,
-    size: npt.NDArray[np.float64],
-    child: Int64,
-    settings: MappingSettings,
-    rng: np.random.Generator,
-) -> Int64:
-    """Return the genes that tell a node's children apart: for each pair, the largest standardised differences."""
-    names = np.unique(child)
-    pooled_mean, pooled_error = [], []
-    for name in names:
-        weight = size[child == name] / size[child == name].sum()
-        middle = weight @ mean[child == name]
-        spread = weight @ (variance[child == name] + (mean[child == name] - middle) ** 2)
-        pooled_mean.append(middle)
-        pooled_error.append((spread + 0.1) / size[child == name].sum())
-    pairs = list(combinations(range(len(names)), 2))
-    if len(pairs) > settings.most_pairs:
-        pairs = [pairs[i] for i in rng.choice(len(pairs), settings.most_pairs, replace=False)]
-    chosen: set[int] = set()
-    n = min(settings.markers_per_pair, mean.shape[1])
-    for a, b in pairs:
-        difference = pooled_mean[a] - pooled_mean[b]
-        score = difference / np.sqrt(pooled_error[a] + pooled_error[b])
-        score[np.abs(difference) < 0.5] *= 0.1  # a small difference is no marker, however sure
-        order = np.argpartition(score, (n - 1, len(score) - n))
-        chosen.update(order[:n].tolist(), order[-n:].tolist())
-    return np.array(sorted(chosen), dtype=np.int64)
 
 
 def _vote(
@@ -189,16 +137,8 @@ def _vote(
     drawn = max(1, round(settings.marker_share * cells.shape[1]))
     for _ in range(settings.rounds):
         genes = rng.choice(cells.shape[1], drawn, replace=False)
-        best = (_standardised(cells[:, genes]) @ _standardised(centroids[:, genes]).T).argmax(axis=1)
+        best = correlations(cells[:, genes], centroids[:, genes]).argmax(axis=1)
         votes[np.arange(len(cells)), place[best]] += 1
     winner = votes.argmax(axis=1)
     share: Float32 = (votes[np.arange(len(cells)), winner] / settings.rounds).astype(np.float32)
     return names[winner], share
-
-
-def _standardised(values: Float32) -> Float32:
-    """Centre and scale rows, so that products are Pearson correlations."""
-    centred = values - values.mean(axis=1, keepdims=True)
-    length = np.sqrt((centred**2).sum(axis=1, keepdims=True))
-    scaled: Float32 = centred / np.maximum(length, 1e-12)
-    return scaled

@@ -272,8 +272,9 @@ def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells,
     )
     if across:
         labelling = replace(labelling, genes=None)
-    if isinstance(labelling.method, ProbeMethod | FinetuneMethod):
-        settings |= {"weight_of_model": labelling.method.settings.weight}
+    if isinstance(labelling.method, ProbeMethod | FinetuneMethod) and labelling.method.settings.weights:
+        profiles, own = labelling.method.settings.weights
+        settings |= {"weight_of_profiles": profiles, "weight_of_model": own}
     settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
     return _Learned(model, labelling, overlap, loss, settings)
 
