@@ -108,10 +108,8 @@ def log_cpm(collection: CellCollection, cells: Int64, genes: Int64) -> csc_matri
     lengths = (rows.end - rows.begin)[order]
     depth = np.maximum(collection.depth[cells][order], 1)
     values = np.log1p(rows.counts * np.repeat(1e4 / depth, lengths)).astype(np.float32)
-    column = np.full(len(collection.lexicon), -1, np.int64)
-    column[genes] = np.arange(len(genes))
     indptr = np.concatenate([[0], np.cumsum(lengths)])
-    return csr_matrix((values, column[rows.genes], indptr), shape=(len(cells), len(genes))).tocsc()
+    return csr_matrix((values, rows.genes, indptr), shape=(len(cells), len(collection.lexicon))).tocsc()[:, genes]
 
 
 def _profile(expression: csc_matrix) -> npt.NDArray[np.float64]:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lexicell.cli.verbs.result import Result
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How query and reference are read.
+
+    Attributes
+    ----------
+    species
+        Species of the query, where the file does not say it (uns["species"], or an obs column species or organism).
+    reference_species
+        Species of the reference, likewise.
+    donor
+        obs column of the reference's donors. Default: donor, donor_id or donor_label, where there is one.
+    counts
+        Where the query's raw counts are: X, layers/NAME or raw. Default: what holds them.
+    """
+
+    species: str | None = None
+    reference_species: str | None = None
+    donor: str | None = None
+    counts: str | None = None
 
 
 def embed(
@@ -50,10 +73,7 @@ def annotate(
     method: Literal["probe", "finetune", "knn", "head"] = "probe",
     taxonomy: Path | None = None,
     max_error: float | None = None,
-    species: str | None = None,
-    reference_species: str | None = None,
-    donor: str | None = None,
-    counts: str | None = None,
+    reading: Reading,
     k: int | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -81,14 +101,8 @@ def annotate(
     max_error
         Largest share of wrong calls, such as 0.05: labels that are not sure enough are left out, so that the upper
         bound of the error on held-out donors of the reference stays below it. Default: every cell gets a label.
-    species
-        Species of the query, where the file does not say it (uns["species"], or an obs column species or organism).
-    reference_species
-        Species of the reference, likewise.
-    donor
-        obs column of the reference's donors. Default: donor, donor_id or donor_label, where there is one.
-    counts
-        Where the query's raw counts are: X, layers/NAME or raw. Default: what holds them.
+    reading
+        How the files are read.
     k
         Neighbours that vote, for knn.
     samples
@@ -110,10 +124,10 @@ def annotate(
         method=method,
         taxonomy=taxonomy,
         max_error=max_error,
-        species=species,
-        reference_species=reference_species,
-        donor=donor,
-        counts=counts,
+        species=reading.species,
+        reference_species=reading.reference_species,
+        donor=reading.donor,
+        counts=reading.counts,
         out=out,
         k=k,
         samples=samples,
