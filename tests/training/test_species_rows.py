@@ -6,9 +6,11 @@ import pytest
 from lexicell.data.cells import CellCollection, merge_lexicons
 from lexicell.data.store import Store
 from lexicell.errors import InputError
-from lexicell.training.species_rows import new_gene_rows
+from lexicell.gene_space.coupling import CouplingConfig
+from lexicell.training.species_rows import SpeciesRowConfig, new_gene_rows
 
 WIDTH = 8
+QUICK = SpeciesRowConfig(coupling=CouplingConfig(groups=6, genes=60, held_out_genes=30, starts=4, groupings=2, steps=4))
 
 
 def two_species(stores: list[Store]) -> tuple[CellCollection, np.ndarray, np.ndarray, np.ndarray]:
@@ -20,7 +22,7 @@ def two_species(stores: list[Store]) -> tuple[CellCollection, np.ndarray, np.nda
 
 def test_rows_are_means_of_old_rows(stores: list[Store]) -> None:
     collection, old, new, old_rows = two_species(stores)
-    start = new_gene_rows(collection, old, new, old_rows)
+    start = new_gene_rows(collection, old, new, old_rows, QUICK)
     assert start.rows.shape == (stores[1].n_genes, WIDTH)
     assert start.weights.shape == (stores[1].n_genes, stores[0].n_genes)
     np.testing.assert_allclose(start.weights.sum(axis=1), 1.0, rtol=1e-5)
@@ -33,14 +35,16 @@ def test_usual_is_the_mean_of_the_new_cells(stores: list[Store]) -> None:
     collection, old, new, old_rows = two_species(stores)
     counts = stores[1].to_anndata().X.toarray()
     expected = np.log1p(counts * 1e4 / counts.sum(1, keepdims=True)).mean(0)
-    np.testing.assert_allclose(new_gene_rows(collection, old, new, old_rows).usual, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        new_gene_rows(collection, old, new, old_rows, QUICK).usual, expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_unmeasured_genes_begin_near_the_mean_row(stores: list[Store]) -> None:
     _, old, new, old_rows = two_species(stores)
     lexicon = merge_lexicons(stores)
     extra = stores[1].lexicon.table.assign(gene_id=lambda t: t["gene_id"] + "x")
-    start = new_gene_rows(CellCollection(stores, lexicon.extend(extra)), old, new, old_rows)
+    start = new_gene_rows(CellCollection(stores, lexicon.extend(extra)), old, new, old_rows, QUICK)
     unmeasured = start.rows[stores[1].n_genes :]
     assert np.abs(unmeasured - old_rows.mean(axis=0)).max() < 0.6
     assert not start.usual[stores[1].n_genes :].any()
@@ -50,14 +54,14 @@ def test_unmeasured_genes_begin_near_the_mean_row(stores: list[Store]) -> None:
 
 def test_the_seed_names_the_rows(stores: list[Store]) -> None:
     collection, old, new, old_rows = two_species(stores)
-    first, again = (new_gene_rows(collection, old, new, old_rows, seed=3).rows for _ in range(2))
+    first, again = (new_gene_rows(collection, old, new, old_rows, QUICK, seed=3).rows for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
 def test_nothing_new_is_refused(stores: list[Store]) -> None:
     collection, old, new, _ = two_species(stores)
     with pytest.raises(InputError, match="no new genes"):
-        new_gene_rows(collection, old, new, np.zeros((len(collection.lexicon), WIDTH), np.float32))
+        new_gene_rows(collection, old, new, np.zeros((len(collection.lexicon), WIDTH), np.float32), QUICK)
     collection, old, new, old_rows = two_species(stores)
     with pytest.raises(InputError, match="no cell measured any new gene"):
-        new_gene_rows(collection, old, old[:0], old_rows)
+        new_gene_rows(collection, old, old[:0], old_rows, QUICK)

@@ -46,6 +46,8 @@ SHORT = {
     "phase2.warmup_steps": 1,
     "measure.cells": 60,
     "measure.reference": 60,
+    "rows.coupling.groupings": 1,
+    "rows.coupling.starts": 2,
 }
 
 

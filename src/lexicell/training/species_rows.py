@@ -1,33 +1,45 @@
 """Rows for the genes of a species that joins: each begins as a mean of old genes' rows, without any orthologs.
 
-Which old genes, and how much of each, is matched from expression alone.
+Which old genes, and how much of each, is matched from expression alone: groups of cells and genes of the two species
+are coupled, each from the other (`lexicell.gene_space.coupling`). Where cells are too few for that, and where it is
+asked for, genes are matched by the rank features of their expression.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from lexicell.data.cells import CellCollection
 from lexicell.errors import InputError
+from lexicell.gene_space.coupled_genes import MatchedGenes, match_genes
+from lexicell.gene_space.coupling import FEWEST, CouplingConfig, couple_species
 from lexicell.gene_space.profiles import expression_profile
 from lexicell.neighbors import find_neighbors
-from lexicell.randomness import generator
+from lexicell.randomness import generator, integer_seed
 from lexicell.training.gene_rows import cells_of_genes, log_cpm
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 
+_MOST_LABELS = 60  # a level with more is not used to group old cells
+
+
 @dataclass(frozen=True)
 class SpeciesRowConfig:
     """How rows of new genes are set."""
 
+    method: Literal["coupling", "profile"] = "coupling"
+    """``coupling`` couples the two species' cells and genes; ``profile`` compares each gene's rank features alone."""
     neighbors: int = 15
-    """Old genes that a new row is the mean of."""
+    """Old genes that a new row is the mean of, weighted by how alike they are when coupled."""
+    coupling: CouplingConfig = field(default_factory=CouplingConfig)
+    """How species are coupled."""
 
     def __post_init__(self) -> None:
         if self.neighbors < 1:
@@ -43,7 +55,7 @@ class NewGeneRows:
         Float32  # (n_new,) mean log(1 + counts per 10,000), for `GeneBag.usual`; 0 where no new cell measured the gene
     )
     weights: csr_matrix  # (n_new, n_old) share of each old gene in the row; rows sum to 1, or to 0 for unmeasured genes
-    confidence: Float32  # (n_new,) how sure the match is, 0 to 1; 0 for unmeasured genes
+    confidence: Float32  # (n_new,) sum of squared shares: 1 when one old gene takes all; 0 for unmeasured genes
 
 
 def new_gene_rows(
@@ -55,7 +67,9 @@ def new_gene_rows(
     *,
     seed: int = 0,
 ) -> NewGeneRows:
-    """Set rows of new genes from the rows of old genes that are expressed alike; no orthologs, no labels.
+    """Set rows of new genes from the rows of old genes that are expressed alike.
+
+    No orthologs, and no labels of the new cells. Labels of the old cells, where known, keep them in separate groups.
 
     Parameters
     ----------
@@ -75,7 +89,8 @@ def new_gene_rows(
     Returns
     -------
     NewGeneRows
-        Rows of all genes that come after the old ones. Genes that no new cell measured get the mean old row beside
+        Rows of all genes that come after the old ones, matched with the old species that has most cells (or, by
+        profile, with all). Genes that no new cell measured get the mean old row beside
         noise of a tenth of a row's length.
 
     Raises
@@ -89,57 +104,70 @@ def new_gene_rows(
     if n_new < 1:
         raise InputError(f"the lexicon has {len(lexicon)} genes, of which {n_old} are old: there are no new genes")
     rng = generator(seed, "species rows")
-    references = _references(collection, old_cells, n_old, rng)
+    old = [_Expression.of(collection, old_cells, lexicon.rows_of(s), n_old, rng) for s in lexicon.species]
+    references = [side for side in old if side is not None]
+    if not references:
+        raise InputError("no old cell measured any old gene: give stores that the model was trained on")
     rows, usual = np.empty((n_new, width), np.float32), np.zeros(n_new, np.float32)
     length = np.sqrt((old_rows**2).sum(axis=1).mean() / width)
     rows[:] = old_rows.mean(axis=0) + 0.1 * length * rng.standard_normal((n_new, width))
-    old_genes = np.concatenate([genes for genes, _ in references])
-    old_profiles = np.concatenate([profile for _, profile in references])
-    weights = csr_matrix((n_new, n_old), dtype=np.float32)
-    confidence = np.zeros(n_new, np.float32)
+    weights, confidence = csr_matrix((n_new, n_old), dtype=np.float32), np.zeros(n_new, np.float32)
     for species in lexicon.species:
-        of_species = lexicon.rows_of(species)
-        if of_species[-1] < n_old:
+        side = None
+        if lexicon.rows_of(species)[-1] >= n_old:
+            side = _Expression.of(collection, new_cells, lexicon.rows_of(species), len(lexicon), rng)
+        if side is None:
             continue
-        cells = cells_of_genes(collection, new_cells, of_species, rng)
-        if len(cells) < 2:
-            continue
-        measured = _measured(collection, cells)
-        expression = log_cpm(collection, cells, measured)
-        profile = expression_profile(expression)
-        new = measured >= n_old
-        k = min(config.neighbors, len(old_genes))
-        found = find_neighbors(old_profiles, profile[new], k=k, metric="euclidean")
-        places = measured[new] - n_old
-        usual[places] = np.asarray(expression.mean(axis=0)).ravel()[new]
-        shape = (n_new, n_old)
-        cells_and_genes = (np.repeat(places, k), old_genes[found.indices].ravel())
-        weights = weights + csr_matrix((np.full(len(places) * k, 1 / k, np.float32), cells_and_genes), shape=shape)
+        old_genes, found = _match(references, side, config, integer_seed(seed, "coupling", species) % 2**31)
+        new = np.flatnonzero(side.genes >= n_old)
+        places, k = side.genes[new] - n_old, found.genes.shape[1]
+        where = (np.repeat(places, k), old_genes[found.genes[new]].ravel())
+        weights = weights + csr_matrix((found.weights[new].ravel(), where), shape=(n_new, n_old))
+        usual[places] = np.asarray(side.logs.mean(axis=0)).ravel()[new]
         rows[places] = (weights @ old_rows)[places]
-        confidence[places] = 1 / (1 + found.distances.mean(axis=1) * len(measured) / k)
+        # The effective number of old genes: 1 when one takes all, k when all are equally alike.
+        confidence[places] = (found.weights[new] ** 2).sum(axis=1)
     if not confidence.any():
         raise InputError("no cell measured any new gene: give the stores that hold the new genes' counts")
     return NewGeneRows(rows, usual, weights, confidence)
 
 
-def _measured(collection: CellCollection, cells: Int64) -> Int64:
-    """Return the genes that some of the cells' panels hold, ascending."""
-    return np.unique(np.concatenate([collection.panels[p] for p in np.unique(collection.panel[cells])]))
+@dataclass(frozen=True, eq=False)
+class _Expression:
+    """Cells of one species over the genes that they measured."""
 
+    genes: Int64  # (n_genes,) lexicon indices, ascending
+    logs: csc_matrix  # (n_cells, n_genes) log(1 + counts per 10,000)
+    labels: Int64 | None  # (n_cells,) the finest level that has not too many labels
 
-def _references(
-    collection: CellCollection, old_cells: Int64, n_old: int, rng: np.random.Generator
-) -> list[tuple[Int64, npt.NDArray[np.float64]]]:
-    """Return for each old species its measured old genes and their profiles."""
-    lexicon, found = collection.lexicon, []
-    for species in lexicon.species:
-        genes = lexicon.rows_of(species)
-        cells = cells_of_genes(collection, old_cells, genes[genes < n_old], rng)
+    @classmethod
+    def of(
+        cls, collection: CellCollection, cells: Int64, genes: Int64, before: int, rng: np.random.Generator
+    ) -> _Expression | None:
+        """Read cells of the species of some genes, without genes from index `before` on. None for hardly a cell."""
+        cells = cells_of_genes(collection, cells, genes[genes < before], rng)
         if len(cells) < 2:
-            continue
-        measured = _measured(collection, cells)
-        measured = measured[measured < n_old]
-        found.append((measured, expression_profile(log_cpm(collection, cells, measured))))
-    if not found:
-        raise InputError("no old cell measured any old gene: give stores that the model was trained on")
-    return found
+            return None
+        panels = [collection.panels[p] for p in np.unique(collection.panel[cells])]
+        measured = np.unique(np.concatenate(panels))
+        logs = log_cpm(collection, cells, measured)
+        levels = [column for column in collection.labels[cells].T if 2 <= len(np.unique(column)) <= _MOST_LABELS]
+        kept = measured < before
+        return cls(measured[kept], logs[:, kept].tocsc(), levels[-1] if levels else None)
+
+
+def _match(
+    references: list[_Expression], new: _Expression, config: SpeciesRowConfig, seed: int
+) -> tuple[Int64, MatchedGenes]:
+    """Match a species' genes; return the lexicon indices that the matches' places stand for, and the matches."""
+    reference = max(references, key=lambda side: side.logs.shape[0])
+    sizes = (*reference.logs.shape, *new.logs.shape)
+    if config.method == "coupling" and min(sizes) >= FEWEST:
+        couplings = couple_species(reference.logs, new.logs, config.coupling, labels=reference.labels, seed=seed)
+        return reference.genes, match_genes(couplings, config.coupling, k=config.neighbors)
+    old_genes = np.concatenate([side.genes for side in references])
+    profiles = np.concatenate([expression_profile(side.logs) for side in references])
+    k = min(config.neighbors, len(old_genes))
+    found = find_neighbors(profiles, expression_profile(new.logs), k=k, metric="euclidean")
+    weights = np.full(found.indices.shape, 1 / k, np.float32)
+    return old_genes, MatchedGenes(found.indices, weights, found.distances)

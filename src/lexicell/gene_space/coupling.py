@@ -1,0 +1,342 @@
+"""Couple two species by expression alone: groups of cells with groups of cells, genes with genes, each from the other.
+
+No homology and no labels of the second species enter. Design choices
+- Co-optimal transport (Redko, Vayer, Flamary & Courty 2020), alternating: given which groups of cells belong
+  together, two genes are alike when they are high in matched groups; given which genes are alike, two groups are alike
+  when like genes are high in them. Genes are compared by rank features (`expression_profile`) as well, which breaks
+  the symmetry at the start.
+- Groups are coupled by unbalanced entropic transport (Chizat et al. 2018): types differ in share between species,
+  and a type that one species lacks may stay unmatched.
+- The alternation ends in whatever optimum is near, often a wrong one. So it starts many times, from the ranks alone
+  with more and less noise, half of the times led by the distances among groups at first (Gromov-Wasserstein; Peyré,
+  Cuturi & Solomon 2016); the start is kept in which matched groups agree best, over the genes that were fitted and,
+  times that, over genes that were left out.
+- Cells are grouped anew several times. Each grouping tries what every other found; the optimum in which all groupings
+  together agree best is kept, what they say is averaged, and their discord tells what is unsure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_matrix
+
+from lexicell.errors import InputError
+from lexicell.gene_space.cell_groups import GroupedCells, group_cells, principal_components
+from lexicell.gene_space.profiles import expression_profile
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+FEWEST = 20  # cells, and genes, of a species that can be coupled
+_SINKHORN_STEPS = 60
+_SAME = 1e-3  # scores nearer than this are taken for one optimum
+
+
+@dataclass(frozen=True)
+class CouplingConfig:
+    """How two species are coupled."""
+
+    groups: int = 30
+    """Groups of cells in each species; fewer where there are fewer than 10 cells for each."""
+    genes: int = 400
+    """Genes of each species, those that differ most among groups, on which groups are matched."""
+    held_out_genes: int = 200
+    """The next most different genes, on which starts are compared."""
+    starts: int = 24
+    """Starts for each grouping."""
+    groupings: int = 8
+    """Times that cells are grouped anew."""
+    steps: int = 15
+    """Alternations of a start."""
+    profile_scale: float = 0.15
+    """Distance of rank features at which genes count as different; ranks go from 0 to 1."""
+    expression_scale: float = 0.35
+    """Distance of log expression over matched groups at which genes count as different."""
+    entropy: float = 0.02
+    """Entropy of the groups' coupling, in units of one minus their correlation."""
+    unbalance: float = 0.1
+    """Cost of leaving a group unmatched; high forces every group to find a partner."""
+
+    def __post_init__(self) -> None:
+        positive = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        wrong = {name: value for name, value in positive.items() if not value > 0}
+        if wrong or self.groups < 2:
+            raise InputError(f"coupling: expected numbers above 0 and 2 or more groups; got {wrong or self.groups}")
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """Which groups of the first species belong with which of the second."""
+
+    first: GroupedCells
+    second: GroupedCells
+    plan: Float32  # (n_groups of first, n_groups of second) mass
+    score: float  # agreement of matched groups; the higher of two starts is the better
+
+    def matched(self) -> Float32:
+        """Return the part of each second group's mass that found a partner, 0 to 1, (n_groups of second,)."""
+        part: Float32 = np.minimum(self.plan.sum(axis=0) / self.second.share, 1.0)
+        return part
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedGenes:
+    """Some genes of both species, ready to be compared."""
+
+    first: Float32  # (n_groups of first, n) logs
+    second: Float32  # (n_groups of second, m) logs
+    ranks_cost: Float32  # (n, m)
+
+    def centred(self, plan: Float32) -> tuple[Float32, Float32]:
+        """Return logs less their mean over what is matched: what one species has alone does not move the mean."""
+        return self.first - plan.sum(axis=1) @ self.first, self.second - plan.sum(axis=0) @ self.second
+
+    def correlation(self, plan: Float32, scale: float) -> Float32:
+        """Return the correlation of all pairs of groups over genes that are alike given the groups' plan."""
+        plan = plan / plan.sum()
+        a, b = self.centred(plan)
+        cost = self.ranks_cost + profile_cost(a, b, plan, scale)
+        alike = np.sqrt(softmin(cost, axis=0) * softmin(cost, axis=1))
+        alike /= alike.sum()
+        norm_a = np.sqrt((a**2) @ alike.sum(axis=1))
+        norm_b = np.sqrt((b**2) @ alike.sum(axis=0))
+        found: Float32 = (a @ alike @ b.T) / np.maximum(norm_a[:, None] * norm_b, 1e-9)
+        return found
+
+
+def softmin(cost: Float32, axis: int) -> Float32:
+    """Return exp(-cost), normalised along an axis."""
+    weights = np.exp(cost.min(axis=axis, keepdims=True) - cost)
+    normalised: Float32 = weights / weights.sum(axis=axis, keepdims=True)
+    return normalised
+
+
+def profile_cost(a: Float32, b: Float32, plan: Float32, scale: float) -> Float32:
+    """Return squared distances of genes over matched groups, (n, m), in units of twice the squared scale."""
+    squares = (plan.sum(axis=1) @ a**2)[:, None] + plan.sum(axis=0) @ b**2
+    cost: Float32 = (squares - 2 * (a.T @ (plan @ b))) / np.float32(2 * scale**2)
+    return cost
+
+
+def ranks_cost(a: Float32, b: Float32, scale: float) -> Float32:
+    """Return mean squared distances of rank features, (n, m), in units of twice the squared scale."""
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)
+    cost: Float32 = (squares - 2 * a @ b.T) / np.float32(a.shape[1] * 2 * scale**2)
+    return cost
+
+
+def transport(cost: Float32, first: Float32, second: Float32, entropy: float, unbalance: float) -> Float32:
+    """Return the unbalanced entropic transport plan, (n, m) (Chizat et al. 2018).
+
+    Parameters
+    ----------
+    cost
+        (n, m) cost of moving a unit of mass.
+    first, second
+        (n,) and (m,) masses.
+    entropy
+        Strength of the entropy term; the smaller, the sharper the plan.
+    unbalance
+        Strength of the Kullback-Leibler terms that hold the plan to the masses; infinite for balanced transport.
+    """
+    kernel = np.exp(-(cost.astype(np.float64) - cost.min()) / entropy)
+    power = 1.0 if np.isinf(unbalance) else unbalance / (unbalance + entropy)
+    u, v = np.ones(len(first)), np.ones(len(second))
+    for _ in range(_SINKHORN_STEPS):
+        u = (first / np.maximum(kernel @ v, 1e-300)) ** power
+        v = (second / np.maximum(kernel.T @ u, 1e-300)) ** power
+    plan: Float32 = (u[:, None] * kernel * v).astype(np.float32)
+    return plan
+
+
+@dataclass(frozen=True, eq=False)
+class _Grouping:
+    """Both species in groups, with the genes on which the groups are matched and compared."""
+
+    first: GroupedCells
+    second: GroupedCells
+    fitted: ComparedGenes
+    left_out: ComparedGenes
+
+    def improve(self, plan: Float32, config: CouplingConfig, *, led: bool = False) -> Coupling:
+        """Go to the optimum near a plan; or, led by the distances among groups, to one less near."""
+        distances = [_distances(side) for side in (self.fitted.first, self.fitted.second)] if led else None
+        plan = _alternate(self.fitted, plan, (self.first.share, self.second.share), config, distances)
+        weights = plan / plan.sum()
+        agreement = [
+            float((weights * genes.correlation(plan, config.expression_scale)).sum())
+            for genes in (self.fitted, self.left_out)
+        ]
+        return Coupling(self.first, self.second, plan, agreement[0] * agreement[1])
+
+    def search(self, config: CouplingConfig, rng: np.random.Generator) -> list[Coupling]:
+        """Return the best two different optima that many starts lead to."""
+        plans = _starts(self.fitted, self.first.share, self.second.share, config, rng)
+        found = [self.improve(plan, config, led=number % 2 == 1) for number, plan in enumerate(plans)]
+        found.sort(key=lambda coupling: -coupling.score)
+        others = [coupling for coupling in found if found[0].score - coupling.score > _SAME]
+        return [found[0], *others[:1]]
+
+    def adopt(self, coupling: Coupling, config: CouplingConfig) -> Coupling:
+        """Carry over, cell by cell, what another grouping found, and improve it here."""
+        sides = ((self.first, coupling.first), (self.second, coupling.second))
+        a, b = (_overlap(own, other) for own, other in sides)
+        plan: Float32 = (a @ coupling.plan @ b.T).astype(np.float32)
+        return self.improve(plan, config)
+
+
+def _overlap(own: GroupedCells, other: GroupedCells) -> Float32:
+    """Return which part of each other group's cells is in each own group, (own groups, other groups)."""
+    counts = np.zeros((len(own.share), len(other.share)), np.float32)
+    np.add.at(counts, (own.group, other.group), 1)
+    part: Float32 = counts / counts.sum(axis=0)
+    return part
+
+
+def _choose_genes(
+    first: GroupedCells, second: GroupedCells, config: CouplingConfig
+) -> tuple[ComparedGenes, ComparedGenes]:
+    orders = []
+    for side in (first, second):
+        variance = side.share @ (side.logs - side.share @ side.logs) ** 2
+        orders.append(np.argsort(-variance, kind="stable"))
+    made = []
+    n_fitted = [min(config.genes, len(order) * 2 // 3) for order in orders]
+    for parts in (
+        [slice(0, n) for n in n_fitted],
+        [slice(n, n + config.held_out_genes) for n in n_fitted],
+    ):
+        a, b = (order[part] for order, part in zip(orders, parts, strict=True))
+        cost = ranks_cost(first.ranks[a], second.ranks[b], config.profile_scale)
+        made.append(ComparedGenes(first.logs[:, a], second.logs[:, b], cost))
+    return made[0], made[1]
+
+
+def _starts(
+    genes: ComparedGenes, first: Float32, second: Float32, config: CouplingConfig, rng: np.random.Generator
+) -> list[Float32]:
+    """Return plans to begin with: what the ranks say, and the same with noise."""
+    said = genes.correlation(np.outer(first, second), np.inf)
+    said = said / max(float(said.std()), 1e-9)
+    plans = []
+    for number in range(config.starts):
+        noise = (0.0, 0.5, 1.0, 2.0)[number // 2 % 4]
+        drawn = said + noise * rng.standard_normal(said.shape)
+        plans.append(transport(np.asarray(-0.15 * drawn, np.float32), first, second, 0.05, 0.3))
+    return plans
+
+
+def _alternate(
+    genes: ComparedGenes,
+    plan: Float32,
+    shares: tuple[Float32, Float32],
+    config: CouplingConfig,
+    distances: list[Float32] | None,
+) -> Float32:
+    """Go from one plan to the optimum near it; with distances, led by them and softly at first."""
+    for step in range(config.steps):
+        done = min(1.0, step / (0.6 * config.steps))
+        scale, entropy = config.expression_scale, config.entropy
+        cost = np.zeros_like(plan)
+        if distances is not None:
+            scale, entropy = scale * 2 ** (1 - done), entropy * 2.5 ** (1 - done)
+            a, b, mass = *distances, plan / plan.sum()
+            spread = (a**2 @ mass.sum(axis=1))[:, None] + b**2 @ mass.sum(axis=0)
+            cost = 2 * (1 - done) * (spread - 2 * a @ mass @ b)
+        cost = cost + 1 - genes.correlation(plan, scale)
+        plan = transport(cost, *shares, entropy, config.unbalance)
+    return plan
+
+
+def _distances(logs: Float32) -> Float32:
+    """Return one minus the correlation of groups, (n_groups, n_groups)."""
+    centred = logs - logs.mean(axis=0)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    distance: Float32 = 1 - centred @ centred.T
+    return distance
+
+
+def couple_species(
+    first: csc_matrix,
+    second: csc_matrix,
+    config: CouplingConfig | None = None,
+    *,
+    labels: Int64 | None = None,
+    seed: int = 0,
+) -> list[Coupling]:
+    """Couple two species' cells over several groupings.
+
+    Parameters
+    ----------
+    first, second
+        log(1 + counts per 10,000) of each species, (n_cells, n_genes), over the genes that it measured.
+    config
+        How they are coupled.
+    labels
+        (n_cells of first,) labels, -1 for unknown: cells of several labels are then never one group.
+    seed
+        Names groups and starts.
+
+    Returns
+    -------
+    list of Coupling
+        One for each grouping, all from the one optimum on which the groupings together agree best.
+
+    Raises
+    ------
+    InputError
+        When a species has fewer than 20 cells or 20 genes.
+    """
+    config = config or CouplingConfig()
+    for side, name in ((first, "first"), (second, "second")):
+        if min(side.shape) < FEWEST:
+            raise InputError(
+                f"{name} species: {side.shape[0]} cells, {side.shape[1]} genes: {FEWEST} of each are needed to couple "
+                "species"
+            )
+    rng = np.random.default_rng(seed)
+    sides = [(m, principal_components(m, seed), expression_profile(m)) for m in (csc_matrix(first), csc_matrix(second))]
+    groupings, candidates = [], []
+    for integer in rng.integers(2**31, size=config.groupings).tolist():
+        a, b = (group_cells(*side, config.groups, integer, labels if side is sides[0] else None) for side in sides)
+        groupings.append(_Grouping(a, b, *_choose_genes(a, b, config)))
+        candidates += groupings[-1].search(config, np.random.default_rng(integer))
+    adopted = [[grouping.adopt(candidate, config) for grouping in groupings] for candidate in candidates]
+    return max(adopted, key=lambda couplings: sum(coupling.score for coupling in couplings))
+
+
+def transfer(couplings: list[Coupling], labels: Int64, n_labels: int) -> tuple[Float32, Float32]:
+    """Carry labels of the first species' cells over to the second's.
+
+    Parameters
+    ----------
+    couplings
+        What `couple_species` found.
+    labels
+        (n_cells of first,) labels, -1 for unknown.
+    n_labels
+        Number of labels.
+
+    Returns
+    -------
+    probabilities
+        (n_cells of second, n_labels), the mean over groupings; they sum to 1 where any label is known.
+    unmatched
+        (n_cells of second,) the part of their groups' mass that found no partner: high for types that the
+        first species lacks.
+    """
+    known = labels >= 0
+    n_second = len(couplings[0].second.group)
+    total, unmatched = np.zeros((n_second, n_labels), np.float32), np.zeros(n_second, np.float32)
+    for coupling in couplings:
+        counts = np.zeros((len(coupling.first.share), n_labels))
+        np.add.at(counts, (coupling.first.group[known], labels[known]), 1.0)
+        votes: Float64 = coupling.plan.T @ (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+        votes /= np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
+        total += votes[coupling.second.group].astype(np.float32) / len(couplings)
+        unmatched += ((1 - coupling.matched()) / len(couplings)).astype(np.float32)[coupling.second.group]
+    return total, unmatched
