@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from lexicell.workflows.genes_contrast import genes_contrast
     from lexicell.workflows.genes_match import genes_match
     from lexicell.workflows.genes_tissue import genes_tissue
+    from lexicell.workflows.interpret_attention import interpret_attention
+    from lexicell.workflows.interpret_counts import interpret_counts
     from lexicell.workflows.prepare import prepare
     from lexicell.workflows.pretrain import pretrain
     from lexicell.workflows.public_data import get_data, list_data
@@ -60,6 +62,8 @@ _HOMES = {
     "genes_tissue": "lexicell.workflows.genes_tissue",
     "genes_table": "lexicell.workflows.genes",
     "get_data": "lexicell.workflows.public_data",
+    "interpret_attention": "lexicell.workflows.interpret_attention",
+    "interpret_counts": "lexicell.workflows.interpret_counts",
     "list_data": "lexicell.workflows.public_data",
     "prepare": "lexicell.workflows.prepare",
     "pretrain": "lexicell.workflows.pretrain",
@@ -90,6 +94,8 @@ __all__ = [
     "genes_table",
     "genes_tissue",
     "get_data",
+    "interpret_attention",
+    "interpret_counts",
     "list_data",
     "prepare",
     "pretrain",

@@ -100,12 +100,12 @@ VERBS = (
     ),
     Verb(("genes", "match"), "species", "RUN --from A --to B --out FILE", "nearest genes of two species"),
     Verb(("genes", "table"), "genes", "RUN", "gene embeddings with species, id, symbol"),
-    Verb(
-        ("genes", "coherence"), "genes", "RUN --sets FILE.gmt", "do near genes share a function? beside PCA etc."
-    ),
+    Verb(("genes", "coherence"), "genes", "RUN --sets FILE.gmt", "do near genes share a function? beside PCA etc."),
     Verb(("genes", "contextual"), "genes", "RUN STORE --by LEVEL --out FILE", "gene embeddings in each group of cells"),
     Verb(("genes", "tissue"), "genes", "RUN STORE --by LEVEL --a A --b B", "genes that change company between groups"),
     Verb(("genes", "contrast"), "genes", "RUN --groups groups.yaml", "genes alike within a group of species"),
+    Verb(("interpret", "counts"), "interpret", "RUN", "are the count classes in order?"),
+    Verb(("interpret", "attention"), "interpret", "RUN --by LEVEL", "who attends to whom, beside co-expression"),
     Verb(("benchmark", "annotate"), "benchmark", "STORE --out DIR", "annotation beside other tools and embeddings"),
     Verb(("report",), "training", "RUN", "one HTML page of a run"),
 )

@@ -176,10 +176,18 @@ def expression(
     """
     genes = collection.lexicon.rows_of(species)
     cells = np.sort(rng.permutation(cells_of_species(collection, species))[:most_cells])
+    return expression_in(collection, cells, genes, least_cells=least_cells)
+
+
+def expression_in(collection: CellCollection, cells: Int64, genes: Int64, *, least_cells: int) -> Expression:
+    """Return the expression of all genes of a species (ascending) in some of its cells (ascending).
+
+    Genes that fewer than `least_cells` of the cells express are left out.
+    """
     counts = log_cpm(collection, cells, genes)
     keep = np.diff(counts.indptr) >= least_cells
     if keep.sum() < 3:
-        raise InputError(f"{species}: fewer than 3 genes are expressed in at least {least_cells} cells")
+        raise InputError(f"fewer than 3 genes are expressed in at least {least_cells} of the cells")
     counts, genes = csc_matrix(counts[:, keep]), genes[keep]
     known = np.stack([np.isin(genes, panel) for panel in collection.panels])[collection.panel[cells]]
     level = np.asarray(counts.sum(axis=0)).ravel() / np.maximum(known.sum(axis=0), 1)
