@@ -33,7 +33,7 @@ def test_genes_and_embedding_both_judge(cells):
         return np.array([(called == codes[80:, 1])[codes[80:, 0] == place].mean() for place in range(2)])
 
     both = hits(ProbeSettings())
-    assert (both > 0.85).all(), both
+    assert (both > 0.8).all(), both
     genes_alone = hits(ProbeSettings(weights=(0.0, 0.0)))
     assert genes_alone[0] > 0.9
     assert genes_alone[1] < 0.75
@@ -87,9 +87,8 @@ def test_a_subset_keeps_rare_labels_whole():
 
 def test_an_embedding_that_knows_nothing_has_nothing_to_say(cells):
     embedding, counts, obs = cells
-    tree = LabelTree.from_frame(obs, ["class"])
     noise = np.random.default_rng(1).normal(size=(160, 60)).astype(np.float32)
     donors = np.tile(np.repeat(["d1", "d2"], 4), 20).astype(object)
-    assert Probe.fit(noise, counts, tree.encode(obs), tree, donors=donors).weights[1] < 1
     types = LabelTree.from_frame(obs, ["class", "type"])
+    assert Probe.fit(noise, counts, types.encode(obs), types, donors=donors).weights[1] == 0
     assert Probe.fit(embedding, counts, types.encode(obs), types, donors=donors).weights[1] > 0

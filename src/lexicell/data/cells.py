@@ -198,6 +198,8 @@ class CellCollection:
             genes.append(mapped)
             counts.append(values)
             offset += len(mapped)
+        if not genes:  # no cell was asked for
+            return SparseRows(begin, end, np.empty(0, np.int64), np.empty(0, np.int64))
         if len(genes) == 1:
             return SparseRows(begin, end, genes[0], counts[0])
         return SparseRows(begin, end, np.concatenate(genes), np.concatenate(counts))
