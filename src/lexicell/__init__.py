@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from lexicell.workflows.genes_match import genes_match
     from lexicell.workflows.genes_tissue import genes_tissue
     from lexicell.workflows.interpret_attention import interpret_attention
+    from lexicell.workflows.interpret_attribution import interpret_attribution
     from lexicell.workflows.interpret_counts import interpret_counts
+    from lexicell.workflows.interpret_knockout import interpret_knockout
     from lexicell.workflows.prepare import prepare
     from lexicell.workflows.pretrain import pretrain
     from lexicell.workflows.public_data import get_data, list_data
@@ -63,7 +65,9 @@ _HOMES = {
     "genes_table": "lexicell.workflows.genes",
     "get_data": "lexicell.workflows.public_data",
     "interpret_attention": "lexicell.workflows.interpret_attention",
+    "interpret_attribution": "lexicell.workflows.interpret_attribution",
     "interpret_counts": "lexicell.workflows.interpret_counts",
+    "interpret_knockout": "lexicell.workflows.interpret_knockout",
     "list_data": "lexicell.workflows.public_data",
     "prepare": "lexicell.workflows.prepare",
     "pretrain": "lexicell.workflows.pretrain",
@@ -95,7 +99,9 @@ __all__ = [
     "genes_tissue",
     "get_data",
     "interpret_attention",
+    "interpret_attribution",
     "interpret_counts",
+    "interpret_knockout",
     "list_data",
     "prepare",
     "pretrain",

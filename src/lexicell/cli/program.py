@@ -106,6 +106,8 @@ VERBS = (
     Verb(("genes", "contrast"), "genes", "RUN --groups groups.yaml", "genes alike within a group of species"),
     Verb(("interpret", "counts"), "interpret", "RUN", "are the count classes in order?"),
     Verb(("interpret", "attention"), "interpret", "RUN --by LEVEL", "who attends to whom, beside co-expression"),
+    Verb(("interpret", "attribution"), "interpret", "RUN --by LEVEL", "which genes made a label"),
+    Verb(("interpret", "knockout"), "interpret", "RUN --genes A,B", "what changes when a gene is gone"),
     Verb(("benchmark", "annotate"), "benchmark", "STORE --out DIR", "annotation beside other tools and embeddings"),
     Verb(("report",), "training", "RUN", "one HTML page of a run"),
 )

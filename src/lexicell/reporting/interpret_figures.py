@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lexicell.reporting.figures import INK, MUTED, PALETTE, RULE, STYLE
+from lexicell.reporting.gene_figures import volcano
 
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _MOST_PANELS = 12
@@ -237,7 +238,7 @@ def top_gene_bars(table: pd.DataFrame, *, value: str, x_label: str, group: str =
         axes = np.atleast_1d(figure.subplots(down, across)).ravel()
         for axis, name in zip(axes, groups, strict=False):
             part = table[table[group] == name]
-            is_known = part[known].fillna(False).to_numpy(bool) if known else np.zeros(len(part), bool)
+            is_known = (part[known] == True).to_numpy(bool) if known else np.zeros(len(part), bool)  # noqa: E712
             colours = np.where(is_known, PALETTE[5], PALETTE[0])
             axis.barh(np.arange(len(part)), part[value], color=colours, height=0.72)
             axis.set_yticks(np.arange(len(part)), part["symbol"].astype(str), fontsize=7.5)
@@ -283,3 +284,57 @@ def paired_scores(table: pd.DataFrame, *, left: str, right: str, names: tuple[st
         axis.set(xlabel=label, xlim=(-0.03, 1.03))
         axis.legend(loc="best")
     return figure
+
+
+def knockout_volcano(genes: pd.DataFrame) -> Figure:
+    """Draw how far knock-outs move cells, against how seldom genes expressed alike move them as far.
+
+    Parameters
+    ----------
+    genes
+        Columns group, symbol, shift, shift_controls, shift_p and shift_fdr.
+    """
+    names = _in_groups(genes)
+    shift, usual = (genes[name].to_numpy(dtype=float) for name in ("shift", "shift_controls"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fold = np.where((shift > 0) & (usual > 0), np.log2(shift / usual), np.nan)
+    return volcano(
+        fold,
+        genes["shift_p"].to_numpy(dtype=float),
+        genes["shift_fdr"].to_numpy(dtype=float),
+        names.to_numpy(dtype=object),
+        x_label="log2 of the cell's shift, relative to genes expressed alike",
+        title="Knock-outs",
+    )
+
+
+def response_map(responses: pd.DataFrame, most: int = 30) -> Figure:
+    """Draw how expected counts respond to knock-outs: the responding genes that are furthest out.
+
+    Parameters
+    ----------
+    responses
+        Columns group, symbol, responding, change and z.
+    most
+        Rows and columns at most.
+    """
+    table = responses.assign(knocked=_in_groups(responses), far=responses["z"].abs())
+    rows = table.groupby("knocked", sort=False)["far"].max().sort_values(ascending=False, kind="stable").index[:most]
+    part = table[table["knocked"].isin(rows)]
+    first = part.groupby("responding", sort=False)["far"].max().sort_values(ascending=False, kind="stable").index[:most]
+    wide = part.pivot_table(index="knocked", columns="responding", values="change", sort=False)
+    return heat_map(
+        wide.reindex(index=rows, columns=first).to_numpy(dtype=float),
+        [str(name) for name in rows],
+        [str(name) for name in first],
+        title="What knock-outs do to expected counts",
+        bar="change of the expected log count",
+        y_label="knocked out",
+        signed=True,
+    )
+
+
+def _in_groups(table: pd.DataFrame) -> pd.Series:
+    """Return symbols, with their group where there are several groups."""
+    symbols, groups = table["symbol"].astype(str), table["group"].astype(str)
+    return symbols + " in " + groups if len(groups.unique()) > 1 else symbols

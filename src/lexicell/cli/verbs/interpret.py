@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lexicell.cli.verbs.result import Result
+from lexicell.workflows.interpret_options import AttributionOptions, KnockoutOptions
 
 
 def interpret_counts(
@@ -104,6 +105,110 @@ def interpret_attention(
         known=(pairs or [], sets or []),
         cells=cells,
         top=top,
+        seed=seed,
+        out=out,
+    )
+
+
+def interpret_attribution(
+    run: Path,
+    *,
+    by: str,
+    groups: tuple[str, ...] = (),
+    store: list[Path] | None = None,
+    species: str | None = None,
+    markers: Path | None = None,
+    cells: int = 30,
+    options: AttributionOptions,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Result:
+    """Attribute labels to the genes that made them, beside differential expression in the same cells.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained run.
+    by
+        Column of the cell annotation with the labels.
+    groups
+        Labels wanted, with commas between. Default: all.
+    store
+        Store with the cells; can be given several times. Default: the run's own.
+    species
+        Whose cells, where the model knows several species.
+    markers
+        GMT file of known markers, one set a label; names are matched whatever their case, _ and a closing "cells".
+    cells
+        At most so many cells of a label, drawn at random.
+    options
+        How it is done.
+    seed
+        Draws cells, and fits the probe.
+    out
+        Folder for tables and pictures. Default: report in the run's folder.
+    """
+    from lexicell.workflows.interpret_attribution import interpret_attribution
+
+    return interpret_attribution(
+        run,
+        store,
+        by=by,
+        groups=groups,
+        species=species,
+        markers=markers,
+        cells=cells,
+        options=options,
+        seed=seed,
+        out=out,
+    )
+
+
+def interpret_knockout(
+    run: Path,
+    *,
+    genes: tuple[str, ...] = (),
+    by: str | None = None,
+    groups: tuple[str, ...] = (),
+    store: list[Path] | None = None,
+    species: str | None = None,
+    options: KnockoutOptions,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Result:
+    """Knock genes out in silico: what cells, labels and other genes' expected counts do, beside genes expressed alike.
+
+    Parameters
+    ----------
+    run
+        Folder of a trained run.
+    genes
+        Genes to knock out, by symbol or id, with commas between.
+    by
+        Column of the cell annotation whose groups are looked at apart. Default: all cells together.
+    groups
+        Groups wanted, with commas between. Default: all.
+    store
+        Store with the cells; can be given several times. Default: the run's own.
+    species
+        Whose genes, where the model knows several species.
+    options
+        How it is done.
+    seed
+        Draws cells.
+    out
+        Folder for tables and pictures. Default: report in the run's folder.
+    """
+    from lexicell.workflows.interpret_knockout import interpret_knockout
+
+    return interpret_knockout(
+        run,
+        store,
+        genes=genes,
+        by=by,
+        groups=groups,
+        species=species,
+        options=options,
         seed=seed,
         out=out,
     )
