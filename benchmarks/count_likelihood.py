@@ -83,7 +83,7 @@ def lexicell(
         dealt = cover.deal(rows)
         # The depth of what is seen, scaled up to the whole panel, as the model learned it of whole cells.
         depth = np.full(len(dealt.cell), counts[cell][seen].sum() / (1 - HIDDEN), np.float32)
-        encoded = model._encode(dealt.genes, dealt.counts, depth)
+        encoded = model.network.encode(*model.tensors(dealt.genes, dealt.counts, depth))
         asked = torch.from_numpy(genes[~seen]).expand(len(dealt.cell), -1)
         chances = model.network.count_logits(asked, encoded.context).softmax(-1).mean(dim=0).numpy()
         n_expressed = np.array([round(expressed.sum() / (1 - HIDDEN))])
