@@ -158,6 +158,9 @@ def test_tables_are_written_whole(cell_model: CellModel, halves: tuple[Cells, Ce
     tables = compare(cell_model, *halves, tree_of(halves[0]))
     tables.write(tmp_path)
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert names == ["annotation_scores.csv", "confusion.csv", "embedding.csv"]
+    assert names == [f"annotation_{name}.csv" for name in ("coverage", "reliability", "scores")] + [
+        "confusion.csv",
+        "embedding.csv",
+    ]
     read = pd.read_csv(tmp_path / "report" / "annotation_scores.csv")
     pd.testing.assert_frame_equal(read, tables.scores)

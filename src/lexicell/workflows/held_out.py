@@ -19,6 +19,8 @@ import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 from sklearn.decomposition import PCA
 
+from lexicell.annotation.calibration import reliability
+from lexicell.annotation.coverage_curve import coverage_curve
 from lexicell.annotation.knn import transfer_labels
 from lexicell.annotation.probe import Probe
 from lexicell.annotation.scores import accuracy, confusion, coverage, macro_f1
@@ -40,6 +42,7 @@ from lexicell.training.run_folder import RECIPE, RUN, read_json, write_json
 FOLDER = "report"
 MADE_OF = "made_of.json"
 SCORES, CONFUSION, EMBEDDING, CELLS = "annotation_scores", "confusion", "embedding", "held_out"
+RELIABILITY, CURVE = "annotation_reliability", "annotation_coverage"
 MAX_REFERENCE = 5_000  # training cells to learn labels from: enough for a fair comparison, and minutes on a laptop
 _FEWEST_FOR_UMAP = 100
 
@@ -75,13 +78,18 @@ class HeldOutTables:
     """method, level, truth, predicted, n; None without labels."""
     cells: pd.DataFrame | None = None
     """what, value: which cells these are, in words."""
+    reliability: pd.DataFrame | None = None
+    """method, level, low, high, n_cells, confidence, accuracy: bins of lexicell's own probabilities, not calibrated."""
+    curve: pd.DataFrame | None = None
+    """method, level, threshold, coverage, error: what is left of error when the least sure calls are."""
 
     def write(self, run: Path) -> None:
         """Put the tables where `report` finds them."""
         folder = run / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         # The picture comes last: where it lies, the others do.
-        named = {SCORES: self.scores, CONFUSION: self.confusion, CELLS: self.cells, EMBEDDING: self.embedding}
+        named = {SCORES: self.scores, CONFUSION: self.confusion, CELLS: self.cells, RELIABILITY: self.reliability}
+        named |= {CURVE: self.curve, EMBEDDING: self.embedding}
         for name, table in named.items():
             if table is not None:
                 part = folder / f".{name}.csv.part"
@@ -130,15 +138,16 @@ def compare(
     outputs = [model.run(part, progress=progress) for part in query.parts]
     asked = np.concatenate([out.embedding for out in outputs])
     probe = Probe.fit(known, counts[0], codes, tree)
-    calls = [
-        ("probe", tree.decode(call_labels(tree, probe.tables(asked, counts[1])).codes)),
-        ("knn", tree.decode(transfer_labels(known, codes, asked, tree).codes)),
+    own_calls = [
+        ("probe", tree, call_labels(tree, probe.tables(asked, counts[1]))),
+        ("knn", tree, transfer_labels(known, codes, asked, tree)),
     ]
     own = model.label_tree
     if own is not None and set(tree.levels) <= set(own.levels) and outputs[0].probabilities:
         tables = [np.concatenate(level) for level in zip(*(out.probabilities for out in outputs), strict=True)]
-        called: Calls = call_labels(own, consistent(own, tables))
-        calls.append(("label_head", own.decode(called.codes)))
+        own_calls.append(("label_head", own, call_labels(own, consistent(own, tables))))
+    calls = [(method, labels.decode(called.codes)) for method, labels, called in own_calls]
+    bins, curve = _confidence(own_calls, query.obs, tree.levels)
     calls += list(_baselines(*counts, tree.decode(codes)))
     scores, confusions = [], []
     for method, labels in calls:
@@ -152,7 +161,25 @@ def compare(
         picture(known, asked, reference.obs[finest], query.obs[finest]),
         pd.DataFrame(scores, columns=columns),
         pd.concat(confusions, ignore_index=True)[["method", "level", "truth", "predicted", "n"]],
+        reliability=bins,
+        curve=curve,
     )
+
+
+def _confidence(
+    own_calls: Sequence[tuple[str, LabelTree, Calls]], truth: pd.DataFrame, levels: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return how probabilities compare with accuracy, and error against coverage, by method and level."""
+    bins, curves = [], []
+    for method, tree, called in own_calls:
+        labels = tree.decode(called.codes)
+        for level in levels:
+            known = truth[level].notna().to_numpy()
+            right = (labels[level].astype(object).to_numpy() == truth[level].astype(object).to_numpy())[known]
+            probs = called.probs[known, tree.levels.index(level)]
+            bins.append(reliability(probs, right).assign(method=method, level=level))
+            curves.append(coverage_curve(probs, right).assign(method=method, level=level))
+    return pd.concat(bins, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 
 def outdated(run: Path) -> bool:
