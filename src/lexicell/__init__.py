@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from lexicell.workflows.genes_coherence import genes_coherence
     from lexicell.workflows.genes_contextual import genes_contextual
     from lexicell.workflows.genes_contrast import genes_contrast
+    from lexicell.workflows.genes_map import genes_map
     from lexicell.workflows.genes_match import genes_match
+    from lexicell.workflows.genes_neighbours import genes_neighbours
     from lexicell.workflows.genes_tissue import genes_tissue
     from lexicell.workflows.interpret_attention import interpret_attention
     from lexicell.workflows.interpret_attribution import interpret_attribution
@@ -57,7 +59,9 @@ _HOMES = {
     "demo": "lexicell.workflows.demo",
     "embed": "lexicell.workflows.embed",
     "extend": "lexicell.workflows.extend",
+    "genes_map": "lexicell.workflows.genes_map",
     "genes_match": "lexicell.workflows.genes_match",
+    "genes_neighbours": "lexicell.workflows.genes_neighbours",
     "genes_coherence": "lexicell.workflows.genes_coherence",
     "genes_contextual": "lexicell.workflows.genes_contextual",
     "genes_contrast": "lexicell.workflows.genes_contrast",
@@ -94,7 +98,9 @@ __all__ = [
     "genes_coherence",
     "genes_contextual",
     "genes_contrast",
+    "genes_map",
     "genes_match",
+    "genes_neighbours",
     "genes_table",
     "genes_tissue",
     "get_data",

@@ -103,6 +103,8 @@ VERBS = (
     Verb(("genes", "coherence"), "genes", "RUN --sets FILE.gmt", "do near genes share a function? beside PCA etc."),
     Verb(("genes", "contextual"), "genes", "RUN STORE --by LEVEL --out FILE", "gene embeddings in each group of cells"),
     Verb(("genes", "tissue"), "genes", "RUN STORE --by LEVEL --a A --b B", "genes that change company between groups"),
+    Verb(("genes", "map"), "gene_pictures", "RUN --sets FILE.gmt", "a picture of the gene space"),
+    Verb(("genes", "neighbours"), "gene_pictures", "RUN GENE", "the genes around one, across species"),
     Verb(("genes", "contrast"), "genes", "RUN --groups groups.yaml", "genes alike within a group of species"),
     Verb(("interpret", "counts"), "interpret", "RUN", "are the count classes in order?"),
     Verb(("interpret", "attention"), "interpret", "RUN --by LEVEL", "who attends to whom, beside co-expression"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -12,8 +11,8 @@ import pandas as pd
 
 from lexicell.reporting import figures
 from lexicell.reporting.run_tables import RunTables
+from lexicell.reporting.section_registry import sections_of_tables
 from lexicell.reporting.sections import Headline, Section, picture
-from lexicell.reporting.species_section import species_section
 from lexicell.reporting.text import Table, format_cell
 
 COUNT_STRATA = ("0", "1", "2-4", "5-19", "20+")
@@ -34,18 +33,22 @@ class Page:
 
 def build_page(run: RunTables) -> Page:
     """Turn a run's tables into headlines and sections; a section is there when its tables are."""
-    makers: Sequence[Callable[[RunTables], Section | None]] = (
-        _data_section,
-        species_section,
-        _annotation_section,
-        _skill_section,
-        _embedding_section,
-        _training_section,
-        _exposure_section,
-        _recipe_section,
+    of_tables, faults = sections_of_tables(run)
+    first = [of_tables.pop(name, None) for name in ("extension_steps", "annotation_reliability")]
+    ordered = (
+        _data_section(run),
+        first[0],
+        _annotation_section(run),
+        first[1],
+        _skill_section(run),
+        _embedding_section(run),
+        *of_tables.values(),
+        _training_section(run),
+        _exposure_section(run),
+        _recipe_section(run),
     )
-    sections = tuple(section for make in makers if (section := make(run)) is not None)
-    return Page(f"lexicell run: {run.name}", _subtitle(run), _headlines(run), sections, run.faults)
+    sections = tuple(section for section in ordered if section is not None)
+    return Page(f"lexicell run: {run.name}", _subtitle(run), _headlines(run), sections, (*run.faults, *faults))
 
 
 def render(page: Page) -> str:

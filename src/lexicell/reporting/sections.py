@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -38,6 +40,13 @@ class Headline:
     value: str
     label: str
     note: str = ""
+
+
+def table_of(table: pd.DataFrame, title: str, columns: Sequence[str]) -> Table:
+    """Return some columns of a data frame as a table; missing values are shown as a dash."""
+    part = table[list(columns)].astype(object)
+    rows = part.where(part.notna(), None).itertuples(index=False, name=None)
+    return Table(title, tuple(name.replace("_", " ") for name in columns), tuple(tuple(row) for row in rows))
 
 
 def picture(figure: Figure, name: str, caption: str) -> Picture:
