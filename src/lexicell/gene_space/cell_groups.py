@@ -50,10 +50,8 @@ def principal_components(expression: csc_matrix, seed: int) -> Float64:
     return components
 
 
-def group_cells(
-    expression: csc_matrix, components: Float64, ranks: Float64, n_groups: int, seed: int, labels: Int64 | None = None
-) -> GroupedCells:
-    """Group cells by k-means on principal components, within each label where labels are known.
+def group_cells(expression: csc_matrix, components: Float64, ranks: Float64, n_groups: int, seed: int) -> GroupedCells:
+    """Group cells by k-means on principal components.
 
     Parameters
     ----------
@@ -64,22 +62,12 @@ def group_cells(
     ranks
         What `expression_profile` gives for it.
     n_groups
-        Groups at most.
+        Groups; fewer where there are fewer than 10 cells for each.
     seed
         Names the groups.
-    labels
-        (n_cells,) label of each cell, -1 for unknown; a label is cut into up to five groups of some 80 cells.
     """
-    group = np.zeros(len(components), np.int64)
-    if labels is None:
-        group = _k_means(components, min(n_groups, max(2, len(components) // 10)), seed)
-    else:
-        total = 0
-        for label in np.unique(labels):
-            own = np.flatnonzero(labels == label)
-            n = min(n_groups if label < 0 else 5, -(-len(own) // 80))
-            group[own] = total + _k_means(components[own], n, seed)
-            total += n
+    n = max(2, min(n_groups, len(components) // 10))
+    group = KMeans(n, n_init=3, random_state=seed).fit_predict(components)
     group = np.unique(group, return_inverse=True)[1].astype(np.int64)
     size = np.bincount(group)
     member = csr_matrix((1 / size[group], (group, np.arange(len(group)))), shape=(len(size), len(group)))
@@ -88,10 +76,3 @@ def group_cells(
     return GroupedCells(
         group, (share / share.sum()).astype(np.float32), logs.astype(np.float32), ranks.astype(np.float32)
     )
-
-
-def _k_means(points: Float64, n: int, seed: int) -> Int64:
-    if n < 2 or len(points) < 2 * n:
-        return np.zeros(len(points), np.int64)
-    found: Int64 = KMeans(n, n_init=3, random_state=seed).fit_predict(points).astype(np.int64)
-    return found

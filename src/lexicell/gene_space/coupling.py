@@ -11,6 +11,7 @@ No homology and no labels of the second species enter. Design choices
   with more and less noise, half of the times led by the distances among groups at first (Gromov-Wasserstein; Peyré,
   Cuturi & Solomon 2016); the start is kept in which matched groups agree best, over the genes that were fitted and,
   times that, over genes that were left out.
+- Both species are grouped in the same way, without labels: groups cut along the first species' labels did worse.
 - Cells are grouped anew several times. Each grouping tries what every other found; the optimum in which all groupings
   together agree best is kept, what they say is averaged, and their discord tells what is unsure.
 """
@@ -56,7 +57,7 @@ class CouplingConfig:
     """Distance of rank features at which genes count as different; ranks go from 0 to 1."""
     expression_scale: float = 0.35
     """Distance of log expression over matched groups at which genes count as different."""
-    entropy: float = 0.02
+    entropy: float = 0.01
     """Entropy of the groups' coupling, in units of one minus their correlation."""
     unbalance: float = 0.1
     """Cost of leaving a group unmatched; high forces every group to find a partner."""
@@ -265,7 +266,6 @@ def couple_species(
     second: csc_matrix,
     config: CouplingConfig | None = None,
     *,
-    labels: Int64 | None = None,
     seed: int = 0,
 ) -> list[Coupling]:
     """Couple two species' cells over several groupings.
@@ -276,8 +276,6 @@ def couple_species(
         log(1 + counts per 10,000) of each species, (n_cells, n_genes), over the genes that it measured.
     config
         How they are coupled.
-    labels
-        (n_cells of first,) labels, -1 for unknown: cells of several labels are then never one group.
     seed
         Names groups and starts.
 
@@ -302,7 +300,7 @@ def couple_species(
     sides = [(m, principal_components(m, seed), expression_profile(m)) for m in (csc_matrix(first), csc_matrix(second))]
     groupings, candidates = [], []
     for integer in rng.integers(2**31, size=config.groupings).tolist():
-        a, b = (group_cells(*side, config.groups, integer, labels if side is sides[0] else None) for side in sides)
+        a, b = (group_cells(*side, config.groups, integer) for side in sides)
         groupings.append(_Grouping(a, b, *_choose_genes(a, b, config)))
         candidates += groupings[-1].search(config, np.random.default_rng(integer))
     adopted = [[grouping.adopt(candidate, config) for grouping in groupings] for candidate in candidates]

@@ -27,9 +27,6 @@ Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 
-_MOST_LABELS = 60  # a level with more is not used to group old cells
-
-
 @dataclass(frozen=True)
 class SpeciesRowConfig:
     """How rows of new genes are set."""
@@ -69,7 +66,7 @@ def new_gene_rows(
 ) -> NewGeneRows:
     """Set rows of new genes from the rows of old genes that are expressed alike.
 
-    No orthologs, and no labels of the new cells. Labels of the old cells, where known, keep them in separate groups.
+    No orthologs and no labels enter.
 
     Parameters
     ----------
@@ -138,7 +135,6 @@ class _Expression:
 
     genes: Int64  # (n_genes,) lexicon indices, ascending
     logs: csc_matrix  # (n_cells, n_genes) log(1 + counts per 10,000)
-    labels: Int64 | None  # (n_cells,) the finest level that has not too many labels
 
     @classmethod
     def of(
@@ -151,9 +147,8 @@ class _Expression:
         panels = [collection.panels[p] for p in np.unique(collection.panel[cells])]
         measured = np.unique(np.concatenate(panels))
         logs = log_cpm(collection, cells, measured)
-        levels = [column for column in collection.labels[cells].T if 2 <= len(np.unique(column)) <= _MOST_LABELS]
         kept = measured < before
-        return cls(measured[kept], logs[:, kept].tocsc(), levels[-1] if levels else None)
+        return cls(measured[kept], logs[:, kept].tocsc())
 
 
 def _match(
@@ -163,7 +158,7 @@ def _match(
     reference = max(references, key=lambda side: side.logs.shape[0])
     sizes = (*reference.logs.shape, *new.logs.shape)
     if config.method == "coupling" and min(sizes) >= FEWEST:
-        couplings = couple_species(reference.logs, new.logs, config.coupling, labels=reference.labels, seed=seed)
+        couplings = couple_species(reference.logs, new.logs, config.coupling, seed=seed)
         return reference.genes, match_genes(couplings, config.coupling, k=config.neighbors)
     old_genes = np.concatenate([side.genes for side in references])
     profiles = np.concatenate([expression_profile(side.logs) for side in references])

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse import csc_matrix
+
+from lexicell.datasets.simulate import Simulation, SimulationConfig, simulate
+from lexicell.errors import InputError
+from lexicell.evaluation.baselines import log_cpm
+from lexicell.gene_space.coupled_genes import gene_cost, match_genes
+from lexicell.gene_space.coupling import Coupling, CouplingConfig, couple_species, transfer, transport
+
+CONFIG = CouplingConfig(groups=16, genes=200, held_out_genes=100, starts=8, groupings=2, steps=10)
+FIRST, SECOND = "simulus_albus", "simulus_niger"
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return simulate(
+        SimulationConfig(
+            phylogeny=f"({FIRST}:0.3,{SECOND}:0.3);",
+            n_cells=500,
+            n_genes=500,
+            branching=(2, 3),
+            convergent_species=(),
+            n_convergent=0,
+            missing_types=((FIRST, "T1.2"),),
+        )
+    )
+
+
+def logs_of(simulation: Simulation, species: str) -> csc_matrix:
+    return log_cpm(simulation.cells[species].X).tocsc()
+
+
+@pytest.fixture(scope="module")
+def couplings(simulation: Simulation) -> list[Coupling]:
+    return couple_species(logs_of(simulation, FIRST), logs_of(simulation, SECOND), CONFIG)
+
+
+def test_types_find_each_other_and_a_new_type_stays_unmatched(
+    simulation: Simulation, couplings: list[Coupling]
+) -> None:
+    first, second = (simulation.cells[s].obs["type"].to_numpy(str) for s in (FIRST, SECOND))
+    names, labels = np.unique(first, return_inverse=True)
+    probabilities, unmatched = transfer(couplings, labels, len(names))
+    shared = np.isin(second, names)
+    assert (names[probabilities.argmax(axis=1)][shared] == second[shared]).mean() > 0.9
+    assert unmatched[~shared].mean() > 2 * unmatched[shared].mean()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-4)
+
+
+def test_orthologs_cost_less_than_other_genes(simulation: Simulation, couplings: list[Coupling]) -> None:
+    pairs = simulation.orthologs
+    a = simulation.cells[FIRST].var_names.get_indexer(pairs["gene_a"])
+    b = simulation.cells[SECOND].var_names.get_indexer(pairs["gene_b"])
+    cost = gene_cost(couplings, CONFIG, slice(None))[np.ix_(a, b)]
+    assert (cost > np.diag(cost)).mean() > 0.8
+    matched = match_genes(couplings, CONFIG, k=5)
+    assert (matched.genes[b] == a[:, None]).any(axis=1).mean() > 5 * 5 / len(a)
+    np.testing.assert_allclose(matched.weights.sum(axis=1), 1, rtol=1e-5)
+    assert (np.diff(matched.cost, axis=1) >= 0).all()
+
+
+def test_the_seed_names_the_coupling(simulation: Simulation, couplings: list[Coupling]) -> None:
+    again = couple_species(logs_of(simulation, FIRST), logs_of(simulation, SECOND), CONFIG)
+    np.testing.assert_array_equal(again[0].plan, couplings[0].plan)
+
+
+def test_shuffled_counts_agree_less(simulation: Simulation, couplings: list[Coupling]) -> None:
+    dense = logs_of(simulation, SECOND).toarray()
+    shuffled = csc_matrix(np.random.default_rng(0).permuted(dense, axis=0))
+    found = couple_species(logs_of(simulation, FIRST), shuffled, CONFIG)
+    assert max(c.score for c in found) < 0.8 * min(c.score for c in couplings)
+
+
+def test_balanced_transport_keeps_the_masses() -> None:
+    rng = np.random.default_rng(0)
+    cost = rng.random((4, 6)).astype(np.float32)
+    first, second = np.full(4, 0.25, np.float32), np.full(6, 1 / 6, np.float32)
+    plan = transport(cost, first, second, 0.2, np.inf)
+    np.testing.assert_allclose(plan.sum(axis=0), second, rtol=1e-4)
+    np.testing.assert_allclose(plan.sum(axis=1), first, rtol=1e-3)
+
+
+def test_unbalanced_transport_leaves_what_is_dear() -> None:
+    cost = np.array([[0.0, 5.0], [5.0, 5.0]], np.float32)
+    half = np.full(2, 0.5, np.float32)
+    plan = transport(cost, half, half, 0.05, 0.5)
+    assert plan[0, 0] > 0.45
+    assert plan[:, 1].sum() < 0.01
+
+
+def test_too_few_cells_are_refused() -> None:
+    with pytest.raises(InputError, match="second species: 10 cells, 30 genes"):
+        couple_species(csc_matrix(np.ones((30, 30))), csc_matrix(np.ones((10, 30))))
+    with pytest.raises(InputError, match="2 or more groups"):
+        CouplingConfig(groups=1)
