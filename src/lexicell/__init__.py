@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lexicell.workflows.interpret_attribution import interpret_attribution
     from lexicell.workflows.interpret_counts import interpret_counts
     from lexicell.workflows.interpret_knockout import interpret_knockout
+    from lexicell.workflows.interpret_options import AttributionOptions, KnockoutOptions
     from lexicell.workflows.prepare import prepare
     from lexicell.workflows.pretrain import pretrain
     from lexicell.workflows.public_data import get_data, list_data
@@ -47,8 +48,10 @@ if TYPE_CHECKING:
     from lexicell.workflows.store_inspection import store_export, store_info, store_verify
 
 _HOMES = {
+    "AttributionOptions": "lexicell.workflows.interpret_options",
     "CellModel": "lexicell.inference.cell_model",
     "InputError": "lexicell.errors",
+    "KnockoutOptions": "lexicell.workflows.interpret_options",
     "LabelTree": "lexicell.labels",
     "Lexicon": "lexicell.genes.lexicon",
     "Simulation": "lexicell.datasets.simulate",
@@ -83,8 +86,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AttributionOptions",
     "CellModel",
     "InputError",
+    "KnockoutOptions",
     "LabelTree",
     "Lexicon",
     "Simulation",
