@@ -1,7 +1,7 @@
 """Why the model says so, measured: markers by attribution, known pairs by attention, order of count classes.
 
 Usage:
-  python benchmarks/interpret.py attribution --runs RUN [RUN ...] --data DIR [--cells N] [--draws N] [--json FILE]
+  python benchmarks/interpret.py attribution --runs RUN [RUN ...] --data DIR [--cells N] [--draws N ...] [--json FILE]
   python benchmarks/interpret.py attention --runs RUN [RUN ...] --data DIR [--genes N] [--cells N] [--json FILE]
   python benchmarks/interpret.py counts --runs RUN [RUN ...] [--cells N] [--json FILE]
   python benchmarks/interpret.py calibration --runs RUN [RUN ...] [--json FILE]
@@ -78,10 +78,9 @@ def attribution(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         markers = panglao_markers(options.data, Path(folder) / "markers.gmt")
         for run in options.runs:
-            for draw in range(options.draws):
-                for name, way in ways.items():
-                    if draw and name != "integrated, average":
-                        continue
+            for draw in options.draws:
+                for name in options.ways or ways:
+                    way = ways[name]
                     found = interpret_attribution(
                         run, by=LABEL, markers=markers, cells=options.cells, options=way, seed=draw, out=folder
                     )
@@ -153,7 +152,8 @@ def main() -> None:
         if name != "calibration":
             verb.add_argument("--cells", type=int, default=20 if name == "attribution" else 100)
         if name == "attribution":
-            verb.add_argument("--draws", type=int, default=3, help="draws of cells, for the default way")
+            verb.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2], help="seeds of draws of cells")
+            verb.add_argument("--ways", nargs="+", help="which ways to attribute; all unless given")
         if name == "attention":
             verb.add_argument("--genes", type=int, default=1000)
     options = parser.parse_args()

@@ -35,10 +35,11 @@ def gene_map(table: pd.DataFrame) -> Figure:
     panels = panels or ["genes"]
     method = str(table["method"].iloc[0])
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * len(panels) + 0.4, 5.2), layout="constrained")
+        entries = max(len(set(sets)), len(set(table["species"])), 3)
+        figure = Figure(figsize=(4.6 * len(panels) + 0.4, 4.4 + 0.2 * entries), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(panels), sharex=True, sharey=True))
         for axis, what in zip(axes, panels, strict=True):
-            axis.set(xticks=[], yticks=[], xlabel=f"{method} 1", aspect="equal")
+            axis.set(xticks=[], yticks=[], xlabel=f"{method} 1")
             axis.grid(visible=False)
             if what == "seen":
                 shade = np.log10(1 + table["seen"].to_numpy(dtype=float))

@@ -112,7 +112,7 @@ def interpret_attribution(
     groups: Sequence[str] = (),
     species: str | None = None,
     markers: str | Path | None = None,
-    cells: int = 30,
+    cells: int = 20,
     options: AttributionOptions | None = None,
     seed: int = 0,
     out: str | Path | None = None,

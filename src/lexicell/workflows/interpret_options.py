@@ -37,7 +37,7 @@ class AttributionOptions:
     """
 
     method: Method = "integrated"
-    steps: int = 12
+    steps: int = 8
     baseline: Begin = "average"
     through: Through = "auto"
     kept: int = 500

@@ -118,7 +118,7 @@ def interpret_attribution(
     store: list[Path] | None = None,
     species: str | None = None,
     markers: Path | None = None,
-    cells: int = 30,
+    cells: int = 20,
     options: AttributionOptions,
     seed: int = 0,
     out: Path | None = None,
