@@ -51,11 +51,11 @@ def neighbour_graph(
     for species, unit in enumerate(units):
         middle, kind = gene, "neighbour"
         if species:
-            found = match_genes(np.asarray(points[0])[[gene]], points[species], min(matches, len(points[species])))
-            for place, cosine in zip(found.indices[0].tolist(), found.cosine[0].tolist(), strict=True):
+            found = match_genes(points[0], points[species], matches)  # of all genes: hubs show among many only
+            for place, cosine in zip(found.indices[gene].tolist(), found.cosine[gene].tolist(), strict=True):
                 nodes[(species, place)] = ("match", cosine)
                 crossing.append(((0, gene), (species, place), cosine))
-            middle, kind = int(found.indices[0, 0]), "match's neighbour"
+            middle, kind = int(found.indices[gene, 0]), "match's neighbour"
         near = find_neighbors(unit, unit[[middle]], k=min(k + 1, len(unit)))
         for place, distance in zip(near.indices[0].tolist(), near.distances[0].tolist(), strict=True):
             if place != middle and sum(key[0] == species for key in nodes) < k + 1 + (matches if species else 0):
