@@ -53,6 +53,22 @@ def test_every_method_is_scored_on_every_level(cell_model: CellModel, halves: tu
     assert tables.embedding["split"].value_counts().to_dict() == {"reference": 60, "held out": 60}
 
 
+def test_own_methods_say_how_sure_they_were(cell_model: CellModel, halves: tuple[Cells, Cells]) -> None:
+    tables = compare(cell_model, *halves, tree_of(halves[0]))
+    assert tables.scores is not None
+    assert tables.reliability is not None
+    assert tables.curve is not None
+    accuracy = tables.scores.set_index(["method", "level"])["accuracy"]
+    for (method, level), bins in tables.reliability.groupby(["method", "level"]):
+        assert bins["n_cells"].sum() == 60
+        right = (bins["n_cells"] * bins["accuracy"]).sum() / 60
+        assert right == pytest.approx(accuracy[method, level])
+    last = tables.curve.groupby(["method", "level"]).last()
+    assert set(last.index.get_level_values(0)) == {"probe", "knn", "label_head"}
+    assert (last["coverage"] == 1).all()
+    np.testing.assert_allclose(1 - last["error"], accuracy.loc[last.index])
+
+
 def test_a_label_that_the_reference_lacks_counts_as_wrong(cell_model: CellModel, halves: tuple[Cells, Cells]) -> None:
     reference, query = halves
     new = query.obs.assign(type=pd.Categorical(["never seen"] * 60), **{"class": [None] * 60})
