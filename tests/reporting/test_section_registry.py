@@ -43,7 +43,7 @@ def tables() -> dict[str, pd.DataFrame]:
         "genes_contrast": genes(12, contrast=p, within=p, between=p, p_labels=0.5, p=p, fdr=p),
         "interpret_counts": pd.DataFrame(
             {"class": range(5), "count": [0, 1, 2, 3, 6], "from_count": [0, 1, 2, 3, 5]}
-        ).assign(occurs=[99, 50, 30, 8, 0], first=range(5), step_share=[np.nan, 0.5, 0.2, 0.1, np.nan]),
+        ).assign(seen=[True, True, True, False, False], first=range(5), step_share=[np.nan, 0.5, 0.2, 0.1, np.nan]),
         "interpret_counts_distances": pd.DataFrame({"class": [0, 0, 1], "other": [1, 2, 2], "distance": [1.0, 2, 1]}),
         "interpret_counts_caps": pd.DataFrame({"max_count": [1, 2], "share_above": [0.2, 0.1], "moved": [0.1, 0.05]}),
         "interpret_attention_map": pd.DataFrame({"gene": ["A", "A", "B", "B"], "partner": ["A", "B", "A", "B"]}).assign(

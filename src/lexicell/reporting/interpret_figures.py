@@ -19,27 +19,27 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _MOST_PANELS = 12
 
 
-def count_classes_figure(classes: pd.DataFrame, distances: pd.DataFrame, caps: pd.DataFrame, least: int) -> Figure:
+def count_classes_figure(classes: pd.DataFrame, distances: pd.DataFrame, caps: pd.DataFrame) -> Figure:
     """Draw the order of count classes, their distances, what a step does, and what a cap would cost.
 
     Parameters
     ----------
     classes
-        Columns class, count, occurs, first and step_share.
+        Columns class, count, from_count, first, step_share and seen: classes that training hardly saw are drawn hollow.
     distances
         Columns class, other and distance, each pair once.
     caps
         Columns max_count, share_above and moved.
-    least
-        Classes that occur less often are drawn hollow.
     """
-    seen = (classes["occurs"] >= least).to_numpy() | (classes["count"] == 0).to_numpy()
+    seen = classes["seen"].to_numpy(dtype=bool)
     count = classes["count"].to_numpy(dtype=float)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 6.6), layout="constrained")
         (order, matrix), (step, cap) = figure.subplots(2, 2)
-        order.scatter(count[seen], classes["first"][seen], s=22, color=PALETTE[0], label=f"{least} counts or more")
-        order.scatter(count[~seen], classes["first"][~seen], s=22, facecolors="none", edgecolors=MUTED, label="fewer")
+        order.scatter(count[seen], classes["first"][seen], s=22, color=PALETTE[0], label="seen often")
+        order.scatter(
+            count[~seen], classes["first"][~seen], s=22, facecolors="none", edgecolors=MUTED, label="hardly seen"
+        )
         order.set(title="Order of the classes", ylabel="first principal coordinate")
         order.legend(loc="best")
         n = len(classes)
@@ -282,7 +282,7 @@ def paired_scores(table: pd.DataFrame, *, left: str, right: str, names: tuple[st
             axis.scatter(part[column], spots, color=colour, marker=marker, s=32, label=words, zorder=3)
         axis.set_yticks(spots, part["group"].astype(str))
         axis.set(xlabel=label, xlim=(-0.03, 1.03))
-        axis.legend(loc="best")
+        axis.legend(loc="lower right")
     return figure
 
 

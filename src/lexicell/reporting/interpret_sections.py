@@ -17,7 +17,6 @@ from lexicell.reporting.interpret_figures import (
 from lexicell.reporting.run_tables import RunTables
 from lexicell.reporting.sections import Section, picture, table_of
 
-_SEEN = 20  # counts from which a class is drawn as seen
 _BARS = 12
 _FOREMOST = 15
 
@@ -38,7 +37,7 @@ def confidence_section(run: RunTables) -> Section | None:
 
 def counts_section(run: RunTables) -> Section | None:
     """Return the order of count classes."""
-    classes = run.table("interpret_counts", "class", "count", "from_count", "occurs", "first", "step_share")
+    classes = run.table("interpret_counts", "class", "count", "from_count", "seen", "first", "step_share")
     distances = run.table("interpret_counts_distances", "class", "other", "distance")
     caps = run.table("interpret_counts_caps", "max_count", "share_above", "moved")
     if classes is None or distances is None or caps is None:
@@ -47,7 +46,7 @@ def counts_section(run: RunTables) -> Section | None:
         "Above: the first principal coordinate of the count classes, and their distances. Below: how far a cell's "
         "embedding moves when one token's class is raised by one, and when all counts are capped."
     )
-    drawn = picture(count_classes_figure(classes, distances, caps, _SEEN), "interpret_counts", caption)
+    drawn = picture(count_classes_figure(classes, distances, caps), "interpret_counts", caption)
     return Section("interpret-counts", "Count classes", (), (drawn,))
 
 

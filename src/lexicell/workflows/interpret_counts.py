@@ -30,9 +30,9 @@ class InterpretCountsResult:
     """Order and effect of count classes."""
 
     classes: pd.DataFrame
-    """One row a class: class, from_count, to_count, count (middle), occurs (in the cells looked at), first, second,
-    step, nearest, in_order (see `lexicell.gene_space.count_order.CountOrder`), tokens, cls_step, cls_removal and
-    step_share (how far CLS moves by one class, by removal, and their ratio)."""
+    """One row a class: class, from_count, to_count, count (middle), occurs (in the cells looked at), seen (often enough to
+    be put in order), first, second, step, nearest, in_order (see `lexicell.gene_space.count_order.CountOrder`), tokens,
+    cls_step, cls_removal and step_share (how far CLS moves by one class, by removal, and their ratio)."""
     distances: pd.DataFrame
     """Distance of every two classes: class, other, distance."""
     caps: pd.DataFrame
@@ -51,10 +51,9 @@ class InterpretCountsResult:
 
     def figures(self) -> dict[str, Any]:
         """Return the figures for programs."""
-        seen = self.classes["occurs"] >= self.least
         return {
             "classes": len(self.classes),
-            "classes_seen": int(seen.sum()),
+            "classes_seen": int(self.classes["seen"].sum()),
             "spearman": self.order.spearman,
             "distance_spearman": self.order.distance_spearman,
             "first_coordinate_explains": self.order.explained,
@@ -68,10 +67,13 @@ class InterpretCountsResult:
 
     def tables(self) -> list[Table]:
         """Return the figures for people."""
-        seen = int((self.classes["occurs"] >= self.least).sum())
+        seen = int(self.classes["seen"].sum())
         distinct = self.indistinct_from
         rows: list[tuple[object, ...]] = [
-            (f"classes with {self.least} counts or more in {self.cells:,} cells", f"{seen} of {len(self.classes)}"),
+            (
+                f"classes with {self.least} counts or more in {self.cells:,} cells (and 0)",
+                f"{seen} of {len(self.classes)}",
+            ),
             ("Spearman of the first coordinate with count, those classes", self.order.spearman),
             ("variance that it explains", self.order.explained),
             ("Spearman of distance with difference in log count", self.order.distance_spearman),
@@ -143,7 +145,7 @@ def interpret_counts(
     seen[0] = True  # zeros are seen more than all else
     order = count_order(loaded.network.counts.weight.detach().float().cpu().numpy(), centres, seen)
     table = pd.DataFrame({"class": np.arange(len(edges)), "from_count": edges, "to_count": upper, "count": centres})
-    table = pd.concat([table.assign(occurs=effects.occurs), order.classes], axis=1)
+    table = pd.concat([table.assign(occurs=effects.occurs, seen=seen), order.classes], axis=1)
     step_share = np.full(len(edges), np.nan)
     known = effects.removal > 0
     step_share[known] = effects.step[known] / effects.removal[known]
@@ -181,7 +183,7 @@ def _write(result: InterpretCountsResult, folder: Path) -> InterpretCountsResult
     written = [folder / f"{name}.csv" for name in tables]
     for path, table in zip(written, tables.values(), strict=True):
         table.to_csv(path, index=False)
-    figure = count_classes_figure(result.classes, result.distances, result.caps, result.least)
+    figure = count_classes_figure(result.classes, result.distances, result.caps)
     written += save_figure(figure, folder / "interpret_counts")
     return InterpretCountsResult(
         result.classes,
