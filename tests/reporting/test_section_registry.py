@@ -56,7 +56,7 @@ def tables() -> dict[str, pd.DataFrame]:
         "interpret_attribution": genes(12, group="alpha", attribution=p[::-1], marker=[True, False] * 6),
         "interpret_attribution_markers": pd.DataFrame(
             {"group": ["alpha"], "markers": 6, "recall": 0.5, "de_recall": 0.4, "auroc": 0.7, "de_auroc": 0.6}
-        ),
+        ).assign(fold_recall=0.4, fold_auroc=0.6),
         "interpret_knockout": genes(12, group="alpha", level=p, level_controls=p, shift=p, shift_controls=0.1).assign(
             shift_p=p, shift_fdr=p
         ),

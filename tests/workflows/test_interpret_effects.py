@@ -47,7 +47,7 @@ def test_labels_are_attributed_beside_differential_expression(
     )
     figures = json.loads(json.dumps(found.figures()))
     assert figures["through"] == "label head"
-    assert set(figures["summary"]) >= {"recall", "de_recall", "recall_difference"}
+    assert set(figures["summary"]) >= {"recall", "de_recall", "recall_less_de", "fold_recall", "recall_less_fold"}
     assert (found.genes.groupby("group").size() == 40).all()
     assert found.genes.groupby("group", sort=False)["attribution"].apply(lambda v: v.is_monotonic_decreasing).all()
     assert (found.markers["markers"] > 10).all()

@@ -84,13 +84,14 @@ def attribution_section(run: RunTables) -> Section | None:
     bars = top_gene_bars(first, value="attribution", x_label="contribution to the label's score", known=known)
     pictures = [picture(bars, "attribution", "The genes that contribute most to each label (at most 12 labels).")]
     tables = []
-    columns = ("group", "markers", "recall", "de_recall", "auroc", "de_auroc")
+    columns = ("group", "markers", "recall", "de_recall", "fold_recall", "auroc", "de_auroc", "fold_auroc")
     markers = run.table("interpret_attribution_markers", *columns)
     if markers is not None:
         names = ("attribution", "differential expression")
         label = "known markers among the first 20 genes"
-        dots = paired_scores(markers, left="recall", right="de_recall", names=names, label=label)
-        pictures.append(picture(dots, "attribution_markers", "Known markers found, beside a ranking by Welch's t."))
+        dots = paired_scores(markers, left="recall", right="fold_recall", names=names, label=label)
+        caption = "Known markers found, beside a ranking by the difference of mean log CPM."
+        pictures.append(picture(dots, "attribution_markers", caption))
         tables.append(table_of(markers, "Known markers found", columns))
     return Section("interpret-attribution", "Which genes made a label", (), tuple(pictures), tuple(tables))
 

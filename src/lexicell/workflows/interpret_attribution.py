@@ -58,8 +58,8 @@ class InterpretAttributionResult:
     which the gene was shown otherwise than in the baseline), t and log_fold (differential expression: Welch, group
     against the others), marker (known as such; missing without markers)."""
     markers: pd.DataFrame
-    """One row a label with known markers: group, markers, and hits, recall (of the first 20) and auroc, of attribution
-    and, with the prefix ``de_``, of differential expression."""
+    """One row a label with known markers: group, markers, and hits, recall (of the first 20) and auroc, of attribution,
+    and of differential expression: of Welch's t with the prefix ``de_``, of the difference of means with ``fold_``."""
     written: tuple[Path, ...]
 
     def summary(self) -> dict[str, tuple[float, float, float]]:
@@ -68,9 +68,12 @@ class InterpretAttributionResult:
             return {}
         found = {}
         for what in ("recall", "auroc"):
-            own, plain = (self.markers[name].to_numpy(np.float64) for name in (what, f"de_{what}"))
-            for name, values in ((what, own), (f"de_{what}", plain), (f"{what}_difference", own - plain)):
-                found[name] = mean_interval(values, generator(0, "labels"))
+            own = self.markers[what].to_numpy(np.float64)
+            found[what] = mean_interval(own, generator(0, "labels"))
+            for kind in ("de", "fold"):
+                plain = self.markers[f"{kind}_{what}"].to_numpy(np.float64)
+                found[f"{kind}_{what}"] = mean_interval(plain, generator(0, "labels"))
+                found[f"{what}_less_{kind}"] = mean_interval(own - plain, generator(0, "labels"))
         return found
 
     def figures(self) -> dict[str, Any]:
@@ -95,8 +98,8 @@ class InterpretAttributionResult:
         how = f"{self.through}, {self.options.method}, from {self.options.baseline}"
         tables = [Table(f"What made the label {self.level} ({how})", ("label", "cells", "gap", "foremost genes"), rows)]
         if len(self.markers):
-            columns = ["group", "markers", "recall", "de_recall", "auroc", "de_auroc"]
-            words = ("label", "markers", f"recall@{FIRST}", "by diff. expression", "AUROC", "by diff. expression")
+            columns = ["group", "markers", "recall", "de_recall", "fold_recall", "auroc", "de_auroc", "fold_auroc"]
+            words = ("label", "markers", f"recall@{FIRST}", "by t", "by fold", "AUROC", "by t", "by fold")
             rows = tuple(tuple(row) for row in self.markers[columns].itertuples(index=False))
             tables.append(Table("Known markers found", words, rows))
             rows = tuple((name.replace("_", " "), *values) for name, values in self.summary().items())
@@ -244,10 +247,11 @@ def _gene_table(
         upper = [table[column].astype(str).str.upper() for column in ("gene_id", "symbol")]
         is_marker = np.asarray(upper[0].isin(known) | upper[1].isin(known), dtype=bool)
         table["marker"] = is_marker
-        mine, plain = marker_score(score, is_marker, FIRST), marker_score(t, is_marker, FIRST)
+        mine, plain, folds = (marker_score(ranking, is_marker, FIRST) for ranking in (score, t, fold))
         if mine.markers:
             scored = {"group": label, "markers": mine.markers, "hits": mine.hits, "recall": mine.recall}
             scored |= {"auroc": mine.auroc, "de_hits": plain.hits, "de_recall": plain.recall, "de_auroc": plain.auroc}
+            scored |= {"fold_hits": folds.hits, "fold_recall": folds.recall, "fold_auroc": folds.auroc}
     first = np.argsort(-np.abs(score), kind="stable")[:kept]
     part = table.iloc[first]
     return part.iloc[np.argsort(-part["attribution"], kind="stable")], scored
@@ -285,7 +289,7 @@ def _write(result: InterpretAttributionResult, folder: Path) -> InterpretAttribu
         dots = paired_scores(
             result.markers,
             left="recall",
-            right="de_recall",
+            right="fold_recall",
             names=("attribution", "differential expression"),
             label=f"known markers among the first {FIRST} genes",
         )
