@@ -41,9 +41,9 @@ def test_a_map_is_coloured_by_the_first_set(
     assert "set A" in capsys.readouterr().out
 
 
-def test_genes_seen_most_are_drawn(run: Path, cell_model: CellModel) -> None:
-    everything = genes_map(run, species=["simulus_niger"], out=run / "report" / "map").genes
-    few = genes_map(run, species=["simulus_niger"], genes=50, out=run / "report" / "map").genes
+def test_genes_seen_most_are_drawn(run: Path, cell_model: CellModel, tmp_path: Path) -> None:
+    everything = genes_map(run, species=["simulus_niger"], out=tmp_path).genes
+    few = genes_map(run, species=["simulus_niger"], genes=50, out=tmp_path).genes
     assert len(few) == 50
     assert few["seen"].min() >= everything["seen"].nlargest(50).min()
     alone = genes_map(cell_model, genes=40)
