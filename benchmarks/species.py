@@ -33,10 +33,11 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.sparse import csc_matrix, csr_matrix
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
 from lexicell.datasets.simulate import SimulationConfig, simulate
-from lexicell.evaluation.baselines import log_cpm, logistic_regression
+from lexicell.evaluation.baselines import log_cpm
 from lexicell.gene_space.coupled_genes import gene_cost
 from lexicell.gene_space.coupling import Coupling, CouplingConfig, couple_species, transfer
 from lexicell.gene_space.profiles import expression_profile
@@ -192,11 +193,12 @@ def by_matched_genes(task: Task, seed: int, *, random: bool) -> dict[str, float]
 
 
 def by_orthologs(task: Task, seed: int) -> dict[str, float]:
-    """Logistic regression on one-to-one orthologs; the same for every seed."""
-    del seed
-    first, second = task.first.counts[:, task.pairs[:, 0]], task.second.counts[:, task.pairs[:, 1]]
-    found = logistic_regression(first, task.first.types.astype(str), second)
-    return label_scores(task, found.labels, 1 - found.probs.max(axis=1))
+    """Logistic regression on log-CPM of one-to-one orthologs; centring by one species would misplace the other."""
+    first, second = task.first.logs[:, task.pairs[:, 0]], task.second.logs[:, task.pairs[:, 1]]
+    fitted = LogisticRegression(max_iter=300, random_state=seed).fit(first.tocsr(), task.first.types.astype(str))
+    probabilities = fitted.predict_proba(second.tocsr())
+    said = fitted.classes_[probabilities.argmax(axis=1)].astype(object)
+    return label_scores(task, said, 1 - probabilities.max(axis=1))
 
 
 def compare(tasks: dict[str, Callable[[], Task]], seeds: int) -> pd.DataFrame:
@@ -258,10 +260,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
                 mean = part.groupby("value")[measure].mean()
                 axis.plot(mean.index, mean, color=colour, label=words)
                 axis.plot(part["value"], part[measure], ".", color=colour, alpha=0.5)
-            axis.set(xlabel=str(name).replace("n_", "").replace("_", " "), ylim=(0, 1.03))
+            axis.set(xlabel=str(name).removeprefix("n_").replace("_", " "), ylim=(0, 1.03))
         axes[0].legend(loc="lower left", fontsize="small")
-        for ending in (".png", ".svg"):
-            figure.savefig(path.with_suffix(ending), dpi=150)
+        figure.savefig(path.with_suffix(".png"), dpi=150)
 
 
 def summary(table: pd.DataFrame) -> Table:

@@ -48,7 +48,7 @@ def extend(
 ) -> ExtendResult:
     """Let one or several species join a trained model, without orthologs.
 
-    The lexicon and the gene table grow at their end. New rows are set by expression profile; phase 1 trains them, and
+    The lexicon and the gene table grow at their end. New rows are set by coupling the species; phase 1 trains them, and
     the new species' covariate, with all else frozen; phase 2 trains everything at a lower rate, with old cells among
     the new ones. Before training and after each phase it is measured what was gained and what was forgotten. Genes of
     a known species that the old panel lacked are added in the same way.

@@ -21,7 +21,7 @@ def extend(
     resume: bool = False,
     overrides: dict[str, object] | None = None,
 ) -> Result:
-    """Let one or several species join a trained model: new gene rows by expression profile, then two phases.
+    """Let one or several species join a trained model: new gene rows by coupling the species, then two phases.
 
     Phase 1 trains the new rows alone, with all else frozen; phase 2 trains everything at a lower rate, with old cells
     replayed. The report tells what was gained and what was forgotten. Genes of a known species that the old panel
