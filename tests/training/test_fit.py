@@ -20,6 +20,7 @@ from lexicell.errors import InputError
 from lexicell.model.checkpoint import load_model
 from lexicell.training.callbacks import Stop
 from lexicell.training.checkpoints import checkpoints_in
+from lexicell.training.datamodule import CellDataModule
 from lexicell.training.fit import fit
 from lexicell.training.recipe import Recipe, override_recipe
 from lexicell.training.run_folder import read_json
@@ -230,6 +231,21 @@ def test_a_second_sigterm_changes_nothing(whole: Path, stores: list[Store], tmp_
     assert checkpoints_in(out / "checkpoints")[0].name == f"step-{stopped.steps:09d}.ckpt"
     fit(recipe(), stores, out, resume=True, progress=False)
     assert_same(weights(out), weights(whole))
+
+
+def test_a_sigterm_while_lightning_sets_up_ends_the_run_with_a_checkpoint(
+    stores: list[Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_dataloader = CellDataModule.train_dataloader
+
+    def interrupted(data: CellDataModule) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return train_dataloader(data)
+
+    monkeypatch.setattr(CellDataModule, "train_dataloader", interrupted)
+    stopped = fit(recipe(), stores, tmp_path / "early", progress=False)
+    assert not stopped.finished
+    assert checkpoints_in(tmp_path / "early" / "checkpoints")[0].name == f"step-{stopped.steps:09d}.ckpt"
 
 
 def test_a_second_ctrl_c_ends_a_run_at_once() -> None:

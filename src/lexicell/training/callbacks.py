@@ -186,6 +186,8 @@ class Stop(Callback):
         """Listen instead of Lightning, which would end the run without a checkpoint."""
         if threading.current_thread() is threading.main_thread():
             self._listen()
+            # Lightning listened, beside us, while it set up: forget what it heard then, as `received` holds it.
+            trainer._signal_connector.received_sigterm = False
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
