@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from anndata import AnnData, read_h5ad
+from process_clock import peak_bytes
 from scipy import sparse
 
 from lexicell.genes.lexicon import Lexicon
@@ -73,8 +73,7 @@ def measure(options: argparse.Namespace) -> None:
         out=options.out / "annotated.csv",
         progress=False,
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    found = {"seconds": time.perf_counter() - began, "peak_bytes": peak, **result.figures()["seconds"]}
+    found = {"seconds": time.perf_counter() - began, "peak_bytes": peak_bytes(), **result.figures()["seconds"]}
     print(json.dumps(found | {"cells_per_second": options.sizes[0] / found["query"]}))
 
 

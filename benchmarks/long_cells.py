@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from process_clock import clock, peak_bytes
 
 from lexicell.batch import CellBatch
 from lexicell.model.allocator import keep_freed_memory
@@ -36,20 +35,6 @@ from lexicell.training.optim import OptimConfig, build_optimizer
 N_GENES = 20_000
 QUERIES = 256
 MODES = ("training", "training, checkpointed", "embedding")
-
-
-def memory(device: str) -> int:
-    """Return the most bytes in use so far."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def clock(device: str) -> float:
-    """Return the time at which all work so far is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def one_cell(length: int, device: str) -> CellBatch:
@@ -97,10 +82,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         optimizer.zero_grad(set_to_none=False)
 
     step(one_cell(256, device))  # gradients and the optimiser's states are there from now on
-    before, batch = memory(device), one_cell(length, device)
+    before, batch = peak_bytes(device), one_cell(length, device)
     started = clock(device)
     step(batch)
-    return {"mb": (memory(device) - before) / 2**20, "seconds": clock(device) - started}
+    return {"mb": (peak_bytes(device) - before) / 2**20, "seconds": clock(device) - started}
 
 
 def in_own_process(options: argparse.Namespace, mode: str, length: int, width: int) -> dict[str, float]:

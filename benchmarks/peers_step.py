@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -31,6 +29,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from process_clock import clock, peak_bytes
 from torch import Tensor, nn
 
 from lexicell.batch import CellBatch
@@ -176,32 +175,16 @@ def stepper(name: str, options: argparse.Namespace) -> tuple[nn.Module, Callable
     return network, step
 
 
-def clock(device: str) -> float:
-    """Return the time at which all work so far is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def peak_memory(name: str, options: argparse.Namespace) -> float:
     """Return the most memory that two steps took beyond the process before, in MB; run in a process of its own."""
 
-    def now() -> int:
-        if options.device == "cuda":
-            return int(torch.cuda.max_memory_allocated())
-        status = Path("/proc/self/status")
-        if status.is_file():  # getrusage would begin with what the parent process held when it started this one
-            (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-            return int(line.split()[1]) * 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
     if name == BERT:
         import transformers  # noqa: F401  (its own size is not the step's)
-    before = now()
+    before = peak_bytes(options.device)
     _, step = stepper(name, options)
     step()
     step()
-    return (now() - before) / 2**20
+    return (peak_bytes(options.device) - before) / 2**20
 
 
 def main() -> None:

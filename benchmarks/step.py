@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from process_clock import clock, peak_bytes
 from torch.profiler import ProfilerActivity, profile
 
 from lexicell.batch import CellBatch
@@ -105,13 +105,6 @@ class Step:
         return tuple(after - before for before, after in pairwise(times))
 
 
-def clock(device: str) -> float:
-    """Return the time at which all work so far is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def alone(operation: Operation, dtype: torch.dtype, device: str) -> Callable[[], None]:
     """Return what computes one operation with its gradients, and nothing else."""
 
@@ -178,7 +171,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     compiled = compile_blocks(step.network, "on" if options.compile else "off", device)
     for _ in range(2):
         step.run()
-    memory = peak_memory(device)
+    memory = peak_bytes(device)
 
     operations = [o for o in step_operations(recipe.model, step.shape) if o.forward > 0]
     actions = {o: alone(o, dtype, device) for o in operations}
@@ -224,13 +217,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         figures["mfu"] = Utilisation(flops / cells, peak).mfu(cells / seconds)
         figures["peak"] = f"{peak.flops / 1e12:.0f} TFLOP/s ({peak.source})"
     return figures
-
-
-def peak_memory(device: str) -> int:
-    """Return the most bytes in use so far: of the GPU, or of the whole process."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def in_own_process(options: argparse.Namespace, recipe: str, dtype: str) -> dict[str, Any]:
