@@ -1,4 +1,5 @@
-"""Short pretraining runs that differ in the optimiser alone: learning rate, schedule, AdamW against Muon.
+"""Short pretraining runs that differ in the optimiser alone: learning rate, schedule, AdamW against Muon,
+a moving average of the weights.
 
 Usage: python benchmarks/optimiser_sweep.py --store STORE --out FOLDER --held-out DONOR [--steps 160] [--seeds 2]
 
@@ -21,6 +22,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "adamw, lr 1e-3, cosine": {"optim.lr": 1e-3},
     "adamw, lr 4e-3, cosine": {"optim.lr": 4e-3},
     "adamw, lr 2e-3, wsd": {"optim.schedule": "wsd"},
+    "adamw, lr 2e-3, cosine, average 0.98": {"optim.ema_decay": 0.98},
+    "adamw, lr 2e-3, wsd, average 0.98": {"optim.schedule": "wsd", "optim.ema_decay": 0.98},
     "muon, lr 2e-3, cosine": {"optim.optimizer": "muon"},
     "muon, lr 4e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 4e-3, "optim.embedding_lr_scale": 1.5},
     "muon, lr 8e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 8e-3, "optim.embedding_lr_scale": 0.75},

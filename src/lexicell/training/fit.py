@@ -33,6 +33,7 @@ from lexicell.training.datamodule import CellDataModule
 from lexicell.training.engine import build_trainer, on_gpu, quiet_lightning
 from lexicell.training.guard import Guard
 from lexicell.training.module import Pretraining
+from lexicell.training.moving_average import MovingAverage
 from lexicell.training.objectives import build_objectives, freeze_unused
 from lexicell.training.recipe import Recipe, dump_recipe
 from lexicell.training.resume import check_folder
@@ -126,6 +127,7 @@ def fit(
         line,
         saving,
         stop,
+        *([MovingAverage(recipe.optim.ema_decay)] if recipe.optim.ema_decay else []),  # after what saves, before
         KeepCheckpoints(out / CHECKPOINTS, files, recipe.trainer.keep_checkpoints),
     ]
     if recipe.trainer.patience:

@@ -43,6 +43,8 @@ class OptimConfig:
     """Decay of the gradient's mean."""
     beta2: float = 0.98
     """Decay of the gradient's square."""
+    ema_decay: float = 0.0
+    """Decay of a moving average of the weights, which is then what is looked at and saved, as 0.999; 0 for none."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or min(self.weight_decay, self.warmup_steps, self.base_width) < 0:
@@ -50,6 +52,8 @@ class OptimConfig:
                 "optim: lr must be positive, weight_decay, warmup_steps and base_width must not be negative; "
                 f"got {self}"
             )
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"optim: ema_decay lies between 0 and 1, as 0.999, or is 0 for none; got {self.ema_decay}")
         if not 0 < self.decay_share <= 1 or not 0 <= self.final_lr_scale <= 1:
             raise InputError(
                 "optim: decay_share must lie above 0 and not above 1, final_lr_scale between 0 and 1; "

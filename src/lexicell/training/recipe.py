@@ -95,6 +95,12 @@ class Recipe:
     seed: int = 0
     """Names every random choice of the run."""
 
+    def __post_init__(self) -> None:
+        if self.optim.ema_decay and self.trainer.strategy == "fsdp":
+            raise InputError(
+                "optim.ema_decay: shared-out weights are not averaged; set it to 0, or trainer.strategy to ddp"
+            )
+
 
 def shipped_recipes(package: str = PRETRAINING) -> tuple[str, ...]:
     """Return the names of the recipes that come with lexicell, of one kind."""
