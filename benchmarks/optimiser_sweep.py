@@ -1,5 +1,5 @@
-"""Short pretraining runs that differ in the optimiser alone: learning rate, schedule, AdamW against Muon,
-a moving average of the weights.
+"""Short pretraining runs that differ in the optimiser alone: rate, schedule, AdamW against Muon, averaged weights.
+
 
 Usage: python benchmarks/optimiser_sweep.py --store STORE --out FOLDER --held-out DONOR [--steps 160] [--seeds 2]
 
@@ -59,7 +59,7 @@ def main() -> None:
                 result = lx.pretrain(
                     options.recipe, [options.store], run, overrides=shared | overrides | {"seed": seed}, progress=False
                 )
-                (run / "figures.json").write_text(json.dumps(result.metrics, indent=1) + "\n")
+                (run / "figures.json").write_text(json.dumps(result.fitted.metrics, indent=1) + "\n")
             rows.append((name, json.loads((run / "figures.json").read_text())))
             print(
                 name,
