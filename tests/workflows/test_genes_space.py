@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from anndata import read_h5ad
+from anndata import read_h5ad, read_zarr
 
 from lexicell.data.cells import covariate_levels, merge_lexicons
 from lexicell.data.store import Store
@@ -113,6 +113,14 @@ def test_contextual_embeddings_are_written(cell_model: CellModel, store: Store, 
     index = cell_model.lexicon.map_from(store.lexicon)
     np.testing.assert_array_equal(n[groups[0]].to_numpy()[index], np.diff(own.tocsc().indptr))
 
+    for _ in range(2):  # the second time over the first
+        genes_contextual(cell_model, store.path, by="class", out=tmp_path / "c.zarr", progress=False)
+    zarr = read_zarr(tmp_path / "c.zarr")
+    pd.testing.assert_frame_equal(zarr.obs.astype(str), adata.obs.astype(str))
+    pd.testing.assert_frame_equal(zarr.obsm["n"], n)
+    for layer in adata.layers:
+        np.testing.assert_array_equal(zarr.layers[layer], adata.layers[layer])
+
     genes_contextual(cell_model, store.path, by="class", out=tmp_path / "c.parquet", progress=False)
     table = pd.read_parquet(tmp_path / "c.parquet")
     assert (table["n"] > 0).all()
@@ -120,17 +128,20 @@ def test_contextual_embeddings_are_written(cell_model: CellModel, store: Store, 
     place = adata.obs.reset_index().set_index("gene_id")["gene"].loc[first.index]
     layer = pd.DataFrame(adata.layers[f"mean {groups[0]}"], index=adata.obs_names).loc[place]
     np.testing.assert_allclose(first.filter(regex=r"^m\d").to_numpy(), layer.to_numpy(), atol=1e-6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5ad", "c.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5ad", "c.parquet", "c.zarr"]
 
 
 def test_contextual_refuses_what_is_not_there(cell_model: CellModel, store: Store, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"\.h5ad or \.parquet"):
+    with pytest.raises(InputError, match=r"\.h5ad or \.zarr or \.parquet"):
         genes_contextual(cell_model, store.path, by="class", out=tmp_path / "c.csv")
     with pytest.raises(InputError, match="no such column"):
         genes_contextual(cell_model, store.path, by="mood", out=tmp_path / "c.h5ad")
     with pytest.raises(InputError, match="there is no T9"):
         genes_contextual(cell_model, store.path, by="class", groups=["T9"], out=tmp_path / "c.h5ad")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "c.zarr").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        genes_contextual(cell_model, store.path, by="class", out=tmp_path / "c.zarr")
 
 
 @pytest.mark.parametrize("table", ["contextual", "responses", "coexpression"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zarr
 from anndata import AnnData
 from anndata.io import write_elem
 from rich.progress import track
@@ -25,7 +27,7 @@ from lexicell.reporting.text import Table
 from lexicell.workflows.embed import load
 from lexicell.workflows.genes_cells import Groups, groups_of, open_cells, queries
 
-ENDINGS = (".h5ad", ".parquet")
+ENDINGS = (".h5ad", ".zarr", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ def genes_contextual(
     by
         Column of the cell annotation: ``cell_type``, ``tissue``, ``donor`` ...
     out
-        ``.h5ad``: AnnData with genes as rows and dimensions as columns; ``X`` is the mean over all groups' cells,
-        ``layers["mean GROUP"]`` and ``layers["variance GROUP"]`` those of a group (a slash in a name becomes
-        ``_``), ``obsm["n"]`` how many states each is of; genes never seen are 0, with n 0. ``.parquet``: one row
-        a group and gene that was seen: group, species, gene_id, symbol, n, m0 ... (mean), v0 ... (variance).
+        ``.h5ad`` or ``.zarr`` (a folder): AnnData with genes as rows and dimensions as columns; ``X`` is the mean over
+        all groups' cells, ``layers["mean GROUP"]`` and ``layers["variance GROUP"]`` those of a group (a slash in a
+        name becomes ``_``), ``obsm["n"]`` how many states each is of; genes never seen are 0, with n 0. ``.parquet``:
+        one row a group and gene that was seen: group, species, gene_id, symbol, n, m0 ... (mean), v0 ... (variance).
     groups
         Groups wanted; all when empty.
     least_cells
@@ -99,6 +101,8 @@ def genes_contextual(
     path = Path(out)
     if path.suffix not in ENDINGS:
         raise InputError(f"{path}: contextual embeddings are written as {' or '.join(ENDINGS)}; choose one")
+    if path.is_dir() and not (path / ".zgroup").is_file():
+        raise InputError(f"{path}: is a folder, and none that was written here; choose another name")
     loaded = load(model)
     collection = open_cells(model, loaded, store)
     chosen = groups_of(
@@ -107,7 +111,7 @@ def genes_contextual(
     layers = _layer_names(chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part{path.suffix}")
-    sink = _H5adSink(part, loaded) if path.suffix == ".h5ad" else _ParquetSink(part, loaded.lexicon)
+    sink = _ParquetSink(part, loaded.lexicon) if path.suffix == ".parquet" else _AnnDataSink(part, loaded)
     rows = []
     try:
         for name, own, layer in track(
@@ -119,10 +123,17 @@ def genes_contextual(
             rows.append({"group": name, "cells": len(own), "genes": seen, "states": int(moments.n.sum())})
         table = pd.DataFrame(rows).assign(layer=layers)
         sink.close(table)
+        _remove(path)
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
     return GenesContextualResult(by, table, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def _layer_names(groups: Groups) -> list[str]:
@@ -132,33 +143,43 @@ def _layer_names(groups: Groups) -> list[str]:
     return names
 
 
-class _H5adSink:
-    """Writes layers one at a time, so that one group is in memory."""
+class _AnnDataSink:
+    """Writes layers one at a time, so that one group is in memory: to HDF5, or to a zarr folder."""
 
     def __init__(self, path: Path, model: CellModel) -> None:
         table = model.lexicon.table
         index = pd.Index(table["species"] + ":" + table["gene_id"], name="gene")
         obs = pd.DataFrame(table.to_numpy(), index=index, columns=table.columns)
         var = pd.DataFrame(index=[f"d{i}" for i in range(model.width)])
-        AnnData(shape=(len(obs), len(var)), obs=obs, var=var).write_h5ad(path)
-        self._path = path
+        empty = AnnData(shape=(len(obs), len(var)), obs=obs, var=var)
+        self._path, self._zarr = path, path.suffix == ".zarr"
+        if self._zarr:
+            _remove(path)  # of a run that was killed
+            write_elem(zarr.open_group(str(path), mode="w", zarr_format=2), "/", empty)
+        else:
+            empty.write_h5ad(path)
         self._all = RunningMoments(len(obs), model.width)
         self._n: dict[str, np.ndarray[Any, Any]] = {}
         self._index = index
 
     def add(self, name: str, layer: str, moments: RunningMoments) -> None:
-        with h5py.File(self._path, "r+") as file:
-            for kind, values in (("mean", moments.mean), ("variance", np.nan_to_num(moments.variance))):
-                options = {"compression": "gzip", "compression_opts": 1}
-                write_elem(file, f"layers/{kind} {layer}", values.astype(np.float32), dataset_kwargs=options)
+        for kind, values in (("mean", moments.mean), ("variance", np.nan_to_num(moments.variance))):
+            self._write(f"layers/{kind} {layer}", values.astype(np.float32))
         self._all.merge(moments)
         self._n[name] = moments.n
 
     def close(self, groups: pd.DataFrame) -> None:
+        self._write("X", self._all.mean.astype(np.float32))
+        self._write("obsm/n", pd.DataFrame(self._n, index=self._index))
+        self._write("uns/groups", groups)
+
+    def _write(self, key: str, values: np.ndarray[Any, Any] | pd.DataFrame) -> None:
+        if self._zarr:
+            write_elem(zarr.open_group(str(self._path), mode="r+"), key, values)
+            return
+        options = {"compression": "gzip", "compression_opts": 1} if isinstance(values, np.ndarray) else {}
         with h5py.File(self._path, "r+") as file:
-            write_elem(file, "X", self._all.mean.astype(np.float32), dataset_kwargs={"compression": "gzip"})
-            write_elem(file, "obsm/n", pd.DataFrame(self._n, index=self._index))
-            write_elem(file, "uns/groups", groups)
+            write_elem(file, key, values, dataset_kwargs=options)
 
 
 class _ParquetSink:

@@ -105,7 +105,7 @@ def genes_contextual(
     by
         Column of the cell annotation: cell_type, tissue, donor ...
     out
-        File to write: .h5ad (genes as rows, two layers a group) or .parquet (one row a group and gene).
+        What to write: .h5ad or .zarr (genes as rows, two layers a group), or .parquet (one row a group and gene).
     groups
         Groups wanted, with commas between. Default: all.
     least_cells
