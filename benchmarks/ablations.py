@@ -50,6 +50,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "contrast at temperature 0.3": {"objectives.temperature": 0.3},
     "counts exact to 5, then bins": {"model.counts.exact_max": 5},
     "ordinal targets (0.1)": {"objectives.smoothing": 0.1},
+    "no marginals to begin with": {"gene_rows.marginal": False},
+    "averaged weights (0.98)": {"optim.ema_decay": 0.98},
     "two decoder layers": {"model.decoder_layers": 2},
 }
 RELATIVE = {"sampling.tokens", "sampling.queries", "data.batch_size"}  # settings that multiply the plain one

@@ -8,9 +8,12 @@ from safetensors.torch import load_file, save_file
 from lexicell.genes.lexicon import Lexicon
 from lexicell.labels import LabelTree
 from lexicell.model.checkpoint import WEIGHTS, ModelSpec, load_model, save_model
+from lexicell.model.counts import CountClasses, CountConfig
 from lexicell.model.embedding import CovariateEmbedding
 from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import CellNetwork, ModelConfig
+
+N_CLASSES = CountClasses(CountConfig()).n_classes
 
 
 def made(n_genes: int = 9) -> tuple[CellNetwork, ModelSpec]:
@@ -27,6 +30,7 @@ def made(n_genes: int = 9) -> tuple[CellNetwork, ModelSpec]:
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
         network.bag.usual.uniform_(generator=generator)
+        network.marginal.uniform_(generator=generator)
     return network, spec
 
 
@@ -44,10 +48,15 @@ def cells(n_covariates: int) -> tuple[torch.Tensor, ...]:
 def test_old_cells_are_encoded_as_before() -> None:
     network, _ = made()
     before = network.encode(*cells(1)).context.detach().clone()
-    network.extend(torch.ones(4, 16), torch.ones(4), [3, 2])  # a tissue more, and a covariate more
+    asked = network.count_logits(cells(1)[0], before).detach().clone()
+    network.extend(
+        torch.ones(4, 16), torch.ones(4), torch.ones(4, N_CLASSES), [3, 2]
+    )  # a tissue more, and a covariate more
     assert len(network.genes) == 13
     assert len(network.bag.usual) == 13
     torch.testing.assert_close(network.encode(*cells(2)).context, before, rtol=0, atol=0)
+    torch.testing.assert_close(network.count_logits(cells(2)[0], before), asked, rtol=0, atol=0)
+    assert (network.marginal[9:] == 1).all()
 
 
 def test_new_levels_begin_as_the_mean_of_old_ones_and_new_covariates_as_nothing() -> None:
@@ -63,7 +72,7 @@ def test_new_levels_begin_as_the_mean_of_old_ones_and_new_covariates_as_nothing(
 @pytest.mark.parametrize("unfreeze", [False, True])
 def test_only_what_is_new_moves_until_all_does(unfreeze: bool) -> None:
     network, _ = made()
-    network.extend(torch.ones(4, 16), torch.ones(4), [3, 2])
+    network.extend(torch.ones(4, 16), torch.ones(4), torch.ones(4, N_CLASSES), [3, 2])
     network.freeze_old(9, [2, 1])
     if unfreeze:
         network.unfreeze()
@@ -92,7 +101,7 @@ def test_only_what_is_new_moves_until_all_does(unfreeze: bool) -> None:
 
 def test_a_grown_frozen_model_comes_back(tmp_path) -> None:
     network, spec = made()
-    network.extend(torch.ones(2, 16), torch.ones(2), [3])
+    network.extend(torch.ones(2, 16), torch.ones(2), torch.ones(2, N_CLASSES), [3])
     network.freeze_old(9, [2])
     lexicon = spec.lexicon.extend(pd.DataFrame({"species": "bat", "gene_id": ["x", "y"], "symbol": ""}))
     grown = ModelSpec(spec.config, lexicon, spec.label_tree, {"tissue": ("brain", "pancreas", "eye")}, spec.tokens)
@@ -104,12 +113,13 @@ def test_a_grown_frozen_model_comes_back(tmp_path) -> None:
         assert torch.equal(value, again.state_dict()[name]), name
 
 
-def test_weights_with_tables_that_could_not_grow_are_still_read(tmp_path) -> None:
+def test_weights_of_older_versions_are_still_read(tmp_path) -> None:
     network, spec = made()
     save_model(tmp_path, network, spec)
     weights = load_file(tmp_path / WEIGHTS)
     weights["covariates.tables.0.weight"] = weights.pop("covariates.tables.0.rows")
-    del weights["covariates.tables.0.frozen"]
+    del weights["covariates.tables.0.frozen"], weights["marginal"]
     save_file(weights, tmp_path / WEIGHTS)
     again, _ = load_model(tmp_path)
     assert torch.equal(again.covariates.tables[0].weight, network.covariates.tables[0].weight)
+    assert (again.marginal == 0).all()

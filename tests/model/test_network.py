@@ -85,6 +85,17 @@ def test_a_fresh_network_predicts_every_class_alike() -> None:
     assert (logits == 0).all()
 
 
+def test_a_network_that_begins_from_marginals_predicts_them() -> None:
+    network = CellNetwork(CONFIG, N_GENES, [2], label_tree())
+    marginal = torch.randn(network.marginal.shape).log_softmax(dim=-1)
+    network.initialise(torch.Generator().manual_seed(0), marginal=marginal)
+    query = torch.tensor([[3, 7], [0, 1], [2, 5]])
+    views = torch.cat([network.encode(*cells()).context] * 2)  # both views of three cells
+    logits = network.count_logits(query, views)
+    torch.testing.assert_close(logits, marginal[query].repeat(2, 1, 1), rtol=0, atol=0)
+    assert torch.equal(network.count_logits(query, views, network.genes(query)), logits)
+
+
 def test_initialisation_is_named_by_its_generator() -> None:
     networks = [CellNetwork(CONFIG, N_GENES, [2], label_tree()) for _ in range(3)]
     for network, seed in zip(networks, (0, 0, 1), strict=True):

@@ -89,13 +89,13 @@ def _gradients(recipe: Any, stores: list[Any], out: Path, rank: int, processes: 
     from lexicell.data.gene_sampler import GeneSampler
     from lexicell.data.loader import CellStream, Shard
     from lexicell.training.objectives import Forward, build_objectives, total_loss
-    from lexicell.training.start import FromScratch
+    from lexicell.training.start import FromScratch, baseline_of
 
     if processes > 1:
         dist.init_process_group("gloo")
     start = FromScratch()
     data = start.open(recipe, stores)
-    network, _ = start.build(recipe, data, fresh=True)
+    network, _ = start.build(recipe, data, baseline_of(recipe, data), fresh=True)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # off the zeros, so that gradients reach everything
         for parameter in network.parameters():

@@ -83,13 +83,24 @@ def test_a_run_leaves_a_whole_folder(whole: Path, stores: list[Store]) -> None:
 
 def test_metrics_hold_losses_skill_and_strata(whole: Path) -> None:
     metrics = pd.read_csv(whole / "metrics.csv").set_index("step")
-    n_classes = read_json(whole / "run.json")["count_classes"]
-    assert metrics["train/counts"].iloc[0] == pytest.approx(np.log(n_classes), rel=0.02)
     looks = metrics.dropna(subset=["val/skill"])
     assert list(looks.index) == [5, 10, 12]
     assert {"val/ce", "val/baseline_ce", "val/skill/0", "val/skill/1", "val/labels", "val/contrastive"} <= set(looks)
     np.testing.assert_allclose(looks["val/skill"], 1 - looks["val/ce"] / looks["val/baseline_ce"], atol=1e-4)
     assert looks["val/loss"].iloc[-1] < looks["val/loss"].iloc[0]
+
+
+def test_a_run_begins_where_the_marginals_are(stores: list[Store], tmp_path: Path) -> None:
+    begin, skill = {}, {}
+    for marginal in (True, False):
+        out = tmp_path / str(marginal)
+        settings = recipe(gene_rows__marginal=marginal, trainer__max_steps=1, optim__lr=1e-9)
+        skill[marginal] = fit(settings, stores, out, progress=False).metrics["val/skill"]
+        begin[marginal] = pd.read_csv(out / "metrics.csv")["train/counts"].iloc[0]
+    n_classes = read_json(out / "run.json")["count_classes"]
+    assert begin[False] == pytest.approx(np.log(n_classes), rel=0.02)
+    assert -0.1 < skill[True] < 0.1
+    assert skill[False] < -0.5
 
 
 def test_exposure_counts_every_token_and_query(whole: Path) -> None:

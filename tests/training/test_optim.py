@@ -37,7 +37,7 @@ def batch() -> CellBatch:
 def logits_of(network: CellNetwork) -> Tensor:
     with torch.no_grad():
         forward = Forward(network, batch())
-        return network.decoder(forward.query_rows, forward.encoded.context)
+        return forward.query_logits
 
 
 def train(network: CellNetwork, optimizer: torch.optim.Optimizer, steps: int) -> None:

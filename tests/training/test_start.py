@@ -14,6 +14,7 @@ from lexicell.model.network import CellNetwork
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.fit import fit
 from lexicell.training.recipe import Recipe, override_recipe
+from lexicell.training.skill import CountBaseline
 
 SMALL = {
     "model.encoder.width": 16,
@@ -41,7 +42,9 @@ class FromRun:
     def open(self, recipe: Recipe, stores: Sequence[Store]) -> CellDataModule:
         return CellDataModule(stores, recipe.data, recipe.sampling, recipe.seed, load_model(self.run)[1])
 
-    def build(self, recipe: Recipe, data: CellDataModule, *, fresh: bool) -> tuple[CellNetwork, ModelSpec]:
+    def build(
+        self, recipe: Recipe, data: CellDataModule, baseline: CountBaseline, *, fresh: bool
+    ) -> tuple[CellNetwork, ModelSpec]:
         network, spec = load_model(self.run)
         network.encoder.requires_grad_(False)
         return network, spec

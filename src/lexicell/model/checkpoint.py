@@ -151,6 +151,7 @@ def load_model(folder: Path) -> tuple[CellNetwork, ModelSpec]:
 def load_weights(network: CellNetwork, weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Put weights into a network of the same make; frozen parts of its tables are restored as such."""
     weights = {_OLD_COVARIATES.sub(r"\1.rows", name): value for name, value in weights.items()}
+    weights.setdefault("marginal", torch.zeros_like(network.marginal))  # not in weights of the first versions
     for name, table in network.named_modules():
         if isinstance(table, GrowingTable):
             width = table.rows.shape[1]

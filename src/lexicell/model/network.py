@@ -60,7 +60,15 @@ class CellNetwork(nn.Module):
         Number of levels of each covariate.
     label_tree
         Tree for the label head; None for no head.
+
+    Attributes
+    ----------
+    marginal
+        (n_genes, n_classes) log-probability of each gene's count classes whatever the cell, which the decoder's logits
+        are added to: it learns in what a cell differs. Zeros where it learned all.
     """
+
+    marginal: Tensor
 
     def __init__(
         self,
@@ -87,6 +95,7 @@ class CellNetwork(nn.Module):
             encoder.mlp_ratio,
             self.count_classes.n_classes,
         )
+        self.register_buffer("marginal", torch.zeros(n_genes, self.count_classes.n_classes))
         self.projection = Projection(encoder.width, config.projection)
         self.label_head = LabelHead(encoder.width, label_tree) if label_tree else None
 
@@ -121,13 +130,34 @@ class CellNetwork(nn.Module):
         cls = self.cls + self.depth(depth) + self.covariates(covariates) + self.bag.read(weights, rows)
         return torch.cat([cls.unsqueeze(1), rows + counted], dim=1)
 
-    def count_logits(self, query_genes: Tensor, context: Tensor) -> Tensor:
-        """Return logits of the raw count of genes: (b, q), (b, m, width) -> (b, q, n_classes)."""
-        return self.decoder(self.genes(query_genes), context)  # type: ignore[no-any-return]
+    def count_logits(self, query_genes: Tensor, context: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return logits of the raw count of genes.
+
+        Parameters
+        ----------
+        query_genes
+            (b, q) lexicon indices.
+        context
+            (v * b, m, width) what is known of the cells, perhaps in ``v`` views, stacked.
+        rows
+            (b, q, width) embeddings of the genes, where they were looked up before.
+
+        Returns
+        -------
+        Tensor
+            (v * b, q, n_classes)
+        """
+        differs = self.decoder(self.genes(query_genes) if rows is None else rows, context)
+        logits: Tensor = (differs.unflatten(0, (-1, len(query_genes))) + self.marginal[query_genes]).flatten(0, 1)
+        return logits
 
     @torch.no_grad()
     def initialise(
-        self, generator: torch.Generator, gene_rows: Tensor | None = None, usual: Tensor | None = None
+        self,
+        generator: torch.Generator,
+        gene_rows: Tensor | None = None,
+        usual: Tensor | None = None,
+        marginal: Tensor | None = None,
     ) -> None:
         """Set all weights.
 
@@ -142,6 +172,8 @@ class CellNetwork(nn.Module):
             (n_genes, width) gene embeddings to begin with, instead of drawn ones.
         usual
             (n_genes,) mean log(1 + counts per 10,000) of each gene; 0 unless given.
+        marginal
+            (n_genes, n_classes) log-probability of each gene's count classes; 0 unless given.
         """
         writers = ("attention.out.weight", "down.weight", "classifier.weight", "label_head.out.weight")
         for name, parameter in self.named_parameters():
@@ -155,8 +187,10 @@ class CellNetwork(nn.Module):
             self.genes.rows.copy_(gene_rows)
         if usual is not None:
             self.bag.usual.copy_(usual)
+        if marginal is not None:
+            self.marginal.copy_(marginal)
 
-    def extend(self, new_rows: Tensor, usual: Tensor, covariate_sizes: Sequence[int]) -> None:
+    def extend(self, new_rows: Tensor, usual: Tensor, marginal: Tensor, covariate_sizes: Sequence[int]) -> None:
         """Grow by genes and covariate levels; a cell of the old genes and levels is encoded as before.
 
         Parameters
@@ -165,11 +199,14 @@ class CellNetwork(nn.Module):
             (n_new, width) embeddings of the new genes.
         usual
             (n_new,) mean log(1 + counts per 10,000) of the new genes.
+        marginal
+            (n_new, n_classes) log-probability of the new genes' count classes.
         covariate_sizes
             Number of levels of each covariate, the old ones first; old levels come first in each.
         """
         self.genes.extend(new_rows)
         self.bag.extend(usual)
+        self.marginal = torch.cat([self.marginal, marginal.to(self.marginal)])
         self.covariates.extend(covariate_sizes)
 
     def freeze_old(self, n_genes: int, covariate_sizes: Sequence[int]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import yaml
+from torch import Tensor
 
 from lexicell.data.cells import COVARIATES
 from lexicell.data.gene_sampler import SamplingConfig
@@ -29,10 +30,12 @@ from lexicell.model.network import CellNetwork
 from lexicell.training.datamodule import CellDataModule, ValidationConfig, hold_out_cells
 from lexicell.training.recipe import Recipe, parse_recipe
 from lexicell.training.run_folder import RECIPE, RUN, read_json, write_json
+from lexicell.training.skill import CountBaseline
 
 EXTENSION = "extension.json"
 
 Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,29 @@ class Growth:
                 n_levels.append(len(known))
         return cls(len(spec.lexicon), lexicon, covariates, tuple(n_levels))
 
-    def apply(self, network: CellNetwork, spec: ModelSpec, rows: npt.NDArray[np.float32], usual: Any) -> ModelSpec:
-        """Grow a network by rows (n_new, width) and usual counts (n_new,) of the new genes; return its new spec."""
+    def apply(
+        self, network: CellNetwork, spec: ModelSpec, rows: Float32, usual: Float32, marginal: Tensor
+    ) -> ModelSpec:
+        """Grow a network by the new genes, and return its new spec.
+
+        Parameters
+        ----------
+        network, spec
+            The old model.
+        rows, usual
+            (n_new, width) embeddings, (n_new,) usual counts of the new genes.
+        marginal
+            (n_genes, n_classes) log-probability of the count classes of all genes; of the old ones it is not taken. A
+            model that learned without such a start goes on without.
+        """
         network.unfreeze()
         weight = network.genes.weight
+        began = network.marginal.any().item()
         network.extend(
-            weight.new_tensor(rows), weight.new_tensor(usual), [len(levels) for levels in self.covariates.values()]
+            weight.new_tensor(rows),
+            weight.new_tensor(usual),
+            marginal[self.n_genes :] * began,
+            [len(levels) for levels in self.covariates.values()],
         )
         return replace(spec, lexicon=self.lexicon, covariates=dict(self.covariates))
 
@@ -256,7 +276,9 @@ class PhaseStart:
         n_old, replay, labels = self.n_old, self.replay, self.labels
         return LineCells(self.generations, stores, recipe, spec, n_old=n_old, replay=replay, labels=labels)
 
-    def build(self, recipe: Recipe, data: CellDataModule, *, fresh: bool) -> tuple[CellNetwork, ModelSpec]:
+    def build(
+        self, recipe: Recipe, data: CellDataModule, baseline: CountBaseline, *, fresh: bool
+    ) -> tuple[CellNetwork, ModelSpec]:
         """Return the model of the step before, and let move what the phase trains."""
         network, spec = load_model(self.model)
         if self.frozen:

@@ -25,7 +25,6 @@ from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.flops import StepShape
 from lexicell.model.network import CellNetwork
 from lexicell.processes import is_child
-from lexicell.randomness import generator
 from lexicell.training.callbacks import Gauge, ProgressLine, SaveModel, Stop
 from lexicell.training.checkpoints import CheckpointFiles, KeepCheckpoints
 from lexicell.training.compilation import compile_blocks
@@ -38,8 +37,8 @@ from lexicell.training.objectives import build_objectives, freeze_unused
 from lexicell.training.recipe import Recipe, dump_recipe
 from lexicell.training.resume import check_folder
 from lexicell.training.run_folder import CHECKPOINTS, RECIPE, RUN, last_look, read_json, write_json
-from lexicell.training.skill import fit_baseline
-from lexicell.training.start import FromScratch, Start
+from lexicell.training.skill import CountBaseline
+from lexicell.training.start import FromScratch, Start, baseline_of
 from lexicell.training.throughput import utilisation
 
 _COUNTED_ON = (
@@ -105,8 +104,9 @@ def fit(
     start = start or FromScratch()
     checkpoint, done = check_folder(out, recipe, stores, start, resume=resume)
     data = start.open(recipe, stores)
-    network, spec = start.build(recipe, data, fresh=checkpoint is None)
-    module = _build_module(recipe, data, network)
+    baseline = baseline_of(recipe, data)
+    network, spec = start.build(recipe, data, baseline, fresh=checkpoint is None)
+    module = _build_module(recipe, data, network, baseline)
     facts = _facts(stores, data, module, start)
     if checkpoint is not None:  # what was done so far counts on
         before = read_json(out / RUN)
@@ -158,7 +158,7 @@ def fit(
     return FitResult(out, trainer.global_step, stop.received is None, facts, metrics)
 
 
-def _build_module(recipe: Recipe, data: CellDataModule, network: CellNetwork) -> Pretraining:
+def _build_module(recipe: Recipe, data: CellDataModule, network: CellNetwork, baseline: CountBaseline) -> Pretraining:
     """Return what is trained, with what it is measured against."""
     if network.label_head is not None:
         labels, weights = data.collection.labels[data.training_cells], data.cell_weights()
@@ -169,13 +169,6 @@ def _build_module(recipe: Recipe, data: CellDataModule, network: CellNetwork) ->
                 for level, size in enumerate(network.label_head.sizes)
             ]
         )
-    baseline = fit_baseline(
-        data.collection,
-        data.training_cells,
-        data.shape,
-        network.count_classes.edges.numpy(),
-        generator(recipe.seed, "baseline"),
-    )
     freeze_unused(network, recipe.objectives, data.shape.views)
     objectives = build_objectives(recipe.objectives, network, data.shape.views)
     return Pretraining(network, objectives, baseline, recipe.optim, recipe.trainer.max_steps)

@@ -40,6 +40,8 @@ class GeneRowConfig:
     """Length of the co-expression part, of a gene that the principal components explain wholly."""
     noise: float = 0.2
     """Length of the random part."""
+    marginal: bool = True
+    """Whether the count decoder begins from each gene's own distribution of counts, and learns in what cells differ."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,7 +91,7 @@ class Forward:
 
     def count_logits(self, context: Tensor) -> Tensor:
         """Logits of each query's count given a context, (v * b, q, n_classes)."""
-        return self.network.decoder(self.query_rows, context)  # type: ignore[no-any-return]
+        return self.network.count_logits(self.batch.query_genes, context, self.query_rows)
 
     @cached_property
     def query_logits(self) -> Tensor:

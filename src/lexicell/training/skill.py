@@ -6,6 +6,7 @@ classes given the cell's depth, fitted on training cells and weighted to the way
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,10 @@ class CountBaseline(nn.Module):
         """Return the baseline's cross-entropy of each query in nats: (b, q), (b, q), (b,) -> (b, q)."""
         bins = torch.bucketize(depth, self.depth_edges)
         return -self.log_probabilities[bins.unsqueeze(1), genes, classes]
+
+    def marginal(self) -> Tensor:
+        """Return log P(class | gene) over all depth bins, which hold about as many cells each: (n_genes, n_classes)."""
+        return self.log_probabilities.logsumexp(dim=0) - math.log(len(self.log_probabilities))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,19 @@ import torch
 
 from lexicell.data.store import Store
 from lexicell.model.checkpoint import ModelSpec
+from lexicell.model.counts import lower_edges
 from lexicell.model.network import CellNetwork
-from lexicell.randomness import integer_seed
+from lexicell.randomness import generator, integer_seed
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.gene_rows import start_genes
 from lexicell.training.recipe import Recipe
+from lexicell.training.skill import CountBaseline, fit_baseline
+
+
+def baseline_of(recipe: Recipe, data: CellDataModule) -> CountBaseline:
+    """Return what the skill of a recipe's model is measured against, fitted on the training cells."""
+    rng = generator(recipe.seed, "baseline")
+    return fit_baseline(data.collection, data.training_cells, data.shape, lower_edges(recipe.model.counts), rng)
 
 
 class Start(Protocol):
@@ -27,8 +35,10 @@ class Start(Protocol):
         """Return the run's cells, read in the lexicon, labels and covariates of the network to come."""
         ...
 
-    def build(self, recipe: Recipe, data: CellDataModule, *, fresh: bool) -> tuple[CellNetwork, ModelSpec]:
-        """Return the network to train and what its weights mean.
+    def build(
+        self, recipe: Recipe, data: CellDataModule, baseline: CountBaseline, *, fresh: bool
+    ) -> tuple[CellNetwork, ModelSpec]:
+        """Return the network to train and what its weights mean; `baseline` is what its skill is measured against.
 
         Parameters without gradient stay as they are. When a run is resumed (not `fresh`), its own weights are loaded
         over those returned here, which must be of the same names and shapes.
@@ -47,7 +57,9 @@ class FromScratch:
         """Return the run's cells, in the stores' own lexicon."""
         return CellDataModule(stores, recipe.data, recipe.sampling, recipe.seed)
 
-    def build(self, recipe: Recipe, data: CellDataModule, *, fresh: bool) -> tuple[CellNetwork, ModelSpec]:
+    def build(
+        self, recipe: Recipe, data: CellDataModule, baseline: CountBaseline, *, fresh: bool
+    ) -> tuple[CellNetwork, ModelSpec]:
         """Return a network; weights are only drawn for a fresh run."""
         spec = ModelSpec(
             config=recipe.model,
@@ -63,5 +75,6 @@ class FromScratch:
                 data.collection, data.training_cells, recipe.model.encoder.width, recipe.gene_rows, recipe.seed
             )
             weights = torch.Generator().manual_seed(integer_seed(recipe.seed, "weights"))
-            network.initialise(weights, torch.from_numpy(begin.rows), torch.from_numpy(begin.usual))
+            marginal = baseline.marginal() if recipe.gene_rows.marginal else None
+            network.initialise(weights, torch.from_numpy(begin.rows), torch.from_numpy(begin.usual), marginal)
         return network, spec

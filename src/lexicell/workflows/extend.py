@@ -311,7 +311,8 @@ class _Extension:
         else:
             usual = network.bag.usual.numpy()
             rows = rows_by_mean(data.collection, data.new_training, old_rows, usual, seed=recipe.seed)
-        grown = plan.growth.apply(network, spec, rows.rows, rows.usual)
+        marginal = self.yardstick.new_skill.baseline.marginal()
+        grown = plan.growth.apply(network, spec, rows.rows, rows.usual, marginal)
         write_array(self.folder.out / "match_confidence.npy", rows.confidence)
         save_model(folder, network, grown)
         return folder

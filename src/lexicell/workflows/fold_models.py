@@ -17,7 +17,7 @@ from lexicell.inference.cell_model import CellModel
 from lexicell.model.checkpoint import WEIGHTS
 from lexicell.training.recipe import load_recipe
 from lexicell.training.run_folder import RUN, read_json
-from lexicell.training.start import FromScratch
+from lexicell.training.start import FromScratch, baseline_of
 from lexicell.workflows.annotate import annotate
 from lexicell.workflows.benchmark_competitors import embed_store
 from lexicell.workflows.benchmark_tasks import shared_genes
@@ -96,7 +96,8 @@ def finished(run: Path) -> bool:
 def untrained_model(recipe: str, store: Store) -> CellModel:
     """Return a model as training would begin with it: drawn weights, gene rows from the store's unlabelled cells."""
     loaded, start = load_recipe(recipe, {"objectives.labels": 0.0}), FromScratch()
-    return CellModel(*start.build(loaded, start.open(loaded, [store]), fresh=True))
+    data = start.open(loaded, [store])
+    return CellModel(*start.build(loaded, data, baseline_of(loaded, data), fresh=True))
 
 
 def finetune_competitor(models: ModelOfFold, store: Store) -> Competitor:

@@ -349,7 +349,8 @@ def fingerprints(network: CellNetwork, growth: Growth) -> dict[str, str]:
     state = {
         name: value for name, value in network.state_dict().items() if not name.startswith(("genes.", "covariates."))
     }
-    state["bag.usual"] = state["bag.usual"][: growth.n_genes]
+    for of_genes in ("bag.usual", "marginal"):
+        state[of_genes] = state[of_genes][: growth.n_genes]
     rows = network.genes.weight[: growth.n_genes]
     for column, table in enumerate(network.covariates.tables):
         state[f"covariate {column}"] = table.weight[: growth.n_levels[column] + 1]  # type: ignore[index]
