@@ -117,9 +117,11 @@ def test_old_indices_stay_and_old_rows_are_equal_bit_for_bit_after_phase_1(
     pd.testing.assert_frame_equal(first_spec.lexicon.table.iloc[:n_old], old_spec.lexicon.table)
     assert torch.equal(first.genes.weight[:n_old], old.genes.weight)
     for name, value in old.state_dict().items():
-        if not name.startswith(("genes.", "covariates.", "bag.usual")):
+        if not name.startswith(("genes.", "covariates.", "bag.usual", "marginal")):
             assert torch.equal(first.state_dict()[name], value), name
     assert torch.equal(first.bag.usual[:n_old], old.bag.usual)
+    assert torch.equal(first.marginal[:n_old], old.marginal)
+    torch.testing.assert_close(first.marginal.exp().sum(dim=1), torch.ones(n_old + 300))
     assert first_spec.covariates == {"species": (OLD, NEW)}
     assert (first.covariates.tables[0].weight[:2] == 0).all()  # unknown, and the old species
     assert (first.covariates.tables[0].weight[2] != 0).any()
