@@ -1,6 +1,5 @@
 """Short pretraining runs that differ in the optimiser alone: rate, schedule, AdamW against Muon, averaged weights.
 
-
 Usage: python benchmarks/optimiser_sweep.py --store STORE --out FOLDER --held-out DONOR [--steps 160] [--seeds 2]
 
 Every run has the same steps, cells and genes; a finished one is not run again. Figures are of the last look at the
