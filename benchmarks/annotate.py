@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, action="append", default=[], help="a pretrained run; once for every one")
     parser.add_argument("--untrained", help="a recipe: an untrained model of its make competes too")
     parser.add_argument("--pretrain", help="a recipe: a model is pretrained on each fold's training cells")
-    parser.add_argument("--methods", default="knn,probe", help="lexicell's methods, with commas between")
+    parser.add_argument("--methods", default="knn,probe,counts", help="lexicell's methods, with commas between")
     parser.add_argument("--competitors", help="other tools, with commas between; by default those without extras")
     parser.add_argument("--labelled", help="numbers of labelled cells a label, with commas between")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")

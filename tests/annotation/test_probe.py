@@ -2,10 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn.linear_model import LogisticRegression
 
 from lexicell.annotation.linear import LinearSettings
-from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, balanced_subset, log_per_10k
-from lexicell.evaluation.baselines import log_cpm, logistic_regression
+from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, balanced_subset, log_scaled
+from lexicell.evaluation.baselines import log_cpm
 from lexicell.labels import LabelTree
 
 
@@ -34,18 +35,30 @@ def test_genes_and_embedding_both_judge(cells):
 
     both = hits(ProbeSettings())
     assert (both > 0.8).all(), both
-    genes_alone = hits(ProbeSettings(weights=(0.0, 0.0)))
+    genes_alone = hits(ProbeSettings(weights=(0.0, 0.0, 0.0)))
     assert genes_alone[0] > 0.9
     assert genes_alone[1] < 0.75
 
 
-def test_without_the_embedding_it_is_the_baseline_regression(cells):
+def test_by_genes_alone_it_is_a_logistic_regression(cells):
     embedding, counts, obs = cells
     tree = LabelTree.from_frame(obs, ["type"])
-    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, ProbeSettings(weights=(0.0, 0.0)))
-    same = logistic_regression(counts[:80], obs["type"][:80], counts[80:])
-    np.testing.assert_allclose(probe.tables(embedding[80:], counts[80:])[0], same.probs, atol=2e-3)
-    assert abs(log_per_10k(counts) - log_cpm(counts)).max() == 0
+    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, ProbeSettings(weights=(0.0, 0.0, 0.0)))
+    depth = np.asarray(counts.sum(axis=1))
+    logs = np.log1p(counts.toarray() / depth * np.median(depth[:80]))
+    logs -= logs[:80].mean(axis=0)
+    same = LogisticRegression(class_weight="balanced").fit(logs[:80], obs["type"][:80]).predict_proba(logs[80:])
+    np.testing.assert_allclose(probe.tables(embedding[80:], counts[80:])[0], same, atol=2e-3)
+    assert abs(log_scaled(counts, 1e4) - log_cpm(counts)).max() == 0
+
+
+def test_without_an_embedding_counts_alone_judge(cells):
+    _, counts, obs = cells
+    tree = LabelTree.from_frame(obs, ["class", "type"])
+    probe = Probe.fit(np.empty((160, 0), np.float32), counts, tree.encode(obs), tree)
+    assert probe.weights[2] == 0
+    calls = probe.tables(np.empty((160, 0), np.float32), counts)[0].argmax(axis=1)
+    assert (calls == tree.encode(obs)[:, 0]).mean() > 0.95
 
 
 def test_a_cells_answer_is_its_own(cells):
@@ -90,5 +103,5 @@ def test_an_embedding_that_knows_nothing_has_nothing_to_say(cells):
     noise = np.random.default_rng(1).normal(size=(160, 60)).astype(np.float32)
     donors = np.tile(np.repeat(["d1", "d2"], 4), 20).astype(object)
     types = LabelTree.from_frame(obs, ["class", "type"])
-    assert Probe.fit(noise, counts, types.encode(obs), types, donors=donors).weights[1] == 0
-    assert Probe.fit(embedding, counts, types.encode(obs), types, donors=donors).weights[1] > 0
+    assert Probe.fit(noise, counts, types.encode(obs), types, donors=donors).weights[2] == 0
+    assert Probe.fit(embedding, counts, types.encode(obs), types, donors=donors).weights[2] > 0

@@ -101,7 +101,8 @@ def test_learning_curves_from_the_command_line(stores, tmp_path, capsys):
     assert code == 0
     tasks = json.loads((tmp_path / "figures.json").read_text())["tasks"]
     assert set(tasks) == {f"{stores[0].name}, {n} a label" for n in (3, 10)}
-    assert all(set(levels["type"]) == {"logistic_regression", "pca_knn"} for levels in tasks.values())
+    who = {"logistic_regression", "pca_knn", "no model, probe"}
+    assert all(set(levels["type"]) == who for levels in tasks.values())
     assert "3 a label" in capsys.readouterr().out
 
 

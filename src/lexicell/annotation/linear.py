@@ -151,6 +151,8 @@ def log_softmax_among_siblings(tree: LabelTree, place: int, scores: npt.NDArray[
 def _fit_family(features: Float32, labels: Int64, settings: LinearSettings) -> tuple[Float32, Float32]:
     """Return weights (n_features, n_labels) and intercepts for the labels that occur, sorted by code."""
     classes, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    if not features.shape[1]:  # nothing to tell them apart by
+        return np.zeros((0, len(classes)), dtype=np.float32), np.zeros(len(classes), dtype=np.float32)
     importance = sizes.astype(np.float64) ** -settings.balance
     importance = importance[place]
     importance *= len(labels) / importance.sum()

@@ -17,10 +17,13 @@ from scipy import sparse
 from lexicell.annotation.calibration import log_conditionals
 from lexicell.annotation.centroids import CentroidTree
 from lexicell.annotation.knn import KnnSettings, Voters
+from lexicell.annotation.likelihood import LikelihoodTree
 from lexicell.annotation.linear import Float32, Int64, LinearTree, fit_linear_tree
 from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, choose_weights, multiply_experts
 from lexicell.annotation.tree import Tables, consistent
 from lexicell.labels import LabelTree
+
+_EQUAL = (1.0, 1.0, 1.0)  # weights before they are chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +151,7 @@ class _Head:
 
 @dataclass(frozen=True)
 class ProbeMethod:
-    """A linear tree on the genes, likeness to each type, and the embedding; see `lexicell.annotation.probe`."""
+    """A linear tree on the genes, likelihood, likeness, and the embedding; see `lexicell.annotation.probe`."""
 
     settings: ProbeSettings = field(default_factory=ProbeSettings)
     name: str = "probe"
@@ -156,11 +159,11 @@ class ProbeMethod:
     uses_head: bool = False
 
     def weighing(self, weights: tuple[float, ...]) -> ProbeMethod:
-        """Return the method with fixed weights of the opinions of profiles and embedding."""
+        """Return the method with fixed weights of the opinions of likelihood, profiles and embedding."""
         return replace(self, settings=replace(self.settings, weights=weights))
 
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> ExpertLabeller:
-        """Fit all three."""
+        """Fit all of them."""
         assert cells.counts is not None
         return _Probing(Probe.fit(cells.embedding, cells.counts, codes, tree, self.settings))
 
@@ -188,7 +191,7 @@ class FinetuneMethod:
     uses_head: bool = True
 
     def weighing(self, weights: tuple[float, ...]) -> FinetuneMethod:
-        """Return the method with fixed weights of the opinions of profiles and head."""
+        """Return the method with fixed weights of the opinions of likelihood, profiles and head."""
         return replace(self, settings=replace(self.settings, weights=weights))
 
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> ExpertLabeller:
@@ -196,8 +199,9 @@ class FinetuneMethod:
         assert cells.counts is not None
         features = GeneFeatures.fit(cells.counts, self.settings.max_numbers)
         by_genes = fit_linear_tree(features(cells.counts), codes, tree, self.settings.genes)
-        by_profiles = CentroidTree.fit(cells.counts, codes, tree)
-        return _HeadAndGenes(tree, features, by_genes, by_profiles, self.settings.weights or (1.0, 1.0))
+        likelihood = LikelihoodTree.fit(cells.counts, codes, tree)
+        profiles = CentroidTree.fit(cells.counts, codes, tree)
+        return _HeadAndGenes(tree, features, by_genes, likelihood, profiles, self.settings.weights or _EQUAL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +209,7 @@ class _HeadAndGenes:
     tree: LabelTree
     features: GeneFeatures
     by_genes: LinearTree
+    by_likelihood: LikelihoodTree
     by_profiles: CentroidTree
     weights: tuple[float, ...]
 
@@ -216,6 +221,7 @@ class _HeadAndGenes:
         assert cells.head is not None
         return [
             self.by_genes.log_conditionals(self.features(cells.counts)),
+            self.by_likelihood.log_conditionals(cells.counts),
             self.by_profiles.log_conditionals(cells.counts),
             [np.maximum(logs, -30).astype(np.float32) for logs in log_conditionals(self.tree, cells.head)],
         ]
@@ -255,8 +261,8 @@ def cross_fit(
     folds
         Rows to hold out in turn.
     learn_from, judge
-        (n_cells,) cells that may be learned from, and that are labelled; all by default. A fold whose remaining cells
-        bear no label is left out.
+        (n_cells,) cells that may be learned from, and that are labelled; all by default. A fold that leaves
+        fewer than two labelled cells is left out.
     """
     learnable = (np.ones(len(codes), bool) if learn_from is None else learn_from) & (codes[:, 0] >= 0)
     judged = np.ones(len(codes), bool) if judge is None else judge
@@ -265,7 +271,7 @@ def cross_fit(
         left = learnable.copy()
         left[fold] = False
         asked = fold[judged[fold]]
-        if not left.any() or not len(asked):
+        if left.sum() < 2 or not len(asked):
             continue
         known = np.flatnonzero(left)
         labeller = method.fit(cells.take(known), codes[known], tree)
@@ -289,10 +295,10 @@ def cross_fit_weighing(
 ) -> tuple[ProbeMethod | FinetuneMethod, HeldOut]:
     """Cross-fit a method of several experts, and choose their weights on the held-out cells.
 
-    Parameters are those of `cross_fit`. Two numbers are chosen, so that the held-out probabilities, which are made with
-    them, flatter but little.
+    Parameters are those of `cross_fit`. Three numbers are chosen, so that the held-out probabilities, which are made
+    with them, flatter but little.
     """
-    held_out = cross_fit(_Opinions(method.weighing((1.0, 1.0))), cells, codes, tree, folds, learn_from, judge)
+    held_out = cross_fit(_Opinions(method.weighing(_EQUAL)), cells, codes, tree, folds, learn_from, judge)
     n_levels = len(tree.levels)
     experts = [held_out.tables[start : start + n_levels] for start in range(0, len(held_out.tables), n_levels)]
     weights = method.settings.weights or choose_weights(tree, experts, codes[held_out.rows])

@@ -1,8 +1,9 @@
-"""The probe: three experts on a cell, a linear tree on its genes, its likeness to each type, and its embedding.
+"""The probe: four experts on a cell, a linear tree on its genes, its counts' likelihood in each type, its likeness to
+each type's profile, and its embedding.
 
 A narrow embedding made from samples of genes may hide a marker that a linear model sees at once; a linear model on
-genes knows nothing of what pretraining learned, and overfits where cells are few or shallow, where likeness to mean
-profiles does well. So all three judge, and their opinions are multiplied (a product of experts, Hinton 2002): among the
+genes knows nothing of what pretraining learned, and overfits where cells are few or shallow, where likelihood and
+likeness do well. So all judge, and their opinions are multiplied (a product of experts, Hinton 2002): among the
 children of each parent, log P is the genes' plus a weight times each other's, normalised. The weights are chosen on
 held-out cells. One regression over all features side by side ("wide and deep", Cheng et al. 2016) was no better than
 genes alone; the figures are in LOG.md.
@@ -20,6 +21,7 @@ from scipy import sparse
 
 from lexicell.annotation.centroids import CentroidTree
 from lexicell.annotation.folds import reference_folds
+from lexicell.annotation.likelihood import LikelihoodTree
 from lexicell.annotation.linear import (
     Float32,
     Int64,
@@ -32,10 +34,10 @@ from lexicell.annotation.linear import (
 from lexicell.annotation.tree import Tables
 from lexicell.labels import LabelTree
 
-TARGET = 1e4
 Opinion = Sequence[Float32]  # log P(label | parent), one table (n_cells, n_labels) a level
-# Of profiles and of embedding. Profiles always have a say: where held-out cells saw none, new donors still did.
-WEIGHTS = ((0.25, 0.5, 1.0, 2.0), (0.0, 0.25, 0.5, 1.0))
+# Of likelihood, profiles, embedding. Profiles always have a say: where held-out cells saw none, new donors still did.
+WEIGHTS = ((0.0, 0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0), (0.0, 0.25, 0.5, 1.0))
+_ALL = (1.0, 1.0, 1.0)
 _FOLDS = 3  # in which a weight is chosen
 _HEATS = np.geomspace(0.25, 8, 11).astype(np.float32)
 _UNLIKELY = -12.0
@@ -48,13 +50,13 @@ class ProbeSettings:
     Attributes
     ----------
     genes
-        The linear tree on gene counts: log(1 + counts per 10,000), centred.
+        The linear tree on gene counts: log(1 + counts, scaled to the reference's median depth), centred.
     embedding
         The linear tree on the standardised embedding.
     weights
-        Weights of the opinions of profiles and embedding beside that of the genes, which has 1; 0 leaves one out. None
-        chooses each among its `WEIGHTS` on held-out cells: the embedding of a model that knows little of such cells
-        should have little to say.
+        Weights of the opinions of likelihood, profiles and embedding beside that of the genes, which has 1; 0 leaves
+        one out. None chooses each among its `WEIGHTS` on held-out cells: the embedding of a model that knows little of
+        such cells should have little to say.
     max_numbers
         Cells x genes that may be held dense (4 bytes each); with more, the most variable genes that fit are used.
     """
@@ -74,11 +76,15 @@ class GeneFeatures:
     columns
         Columns of the counts that are used (n_used,).
     mean
-        Their mean log(1 + counts per 10,000) in the reference (n_used,).
+        Their mean in the reference (n_used,).
+    depth
+        Counts that each cell is scaled to before the logarithm: the reference's median. Scaling a shallow cell up to
+        10,000 makes one molecule look like strong expression (Ahlmann-Eltze & Huber 2023).
     """
 
     columns: Int64
     mean: Float32
+    depth: float
 
     @classmethod
     def fit(cls, counts: sparse.csr_matrix, max_numbers: int) -> Self:
@@ -89,7 +95,9 @@ class GeneFeatures:
         ValueError
             When no gene varies.
         """
-        logs = log_per_10k(counts)
+        depths = np.asarray(counts.sum(axis=1)).ravel()
+        depth = float(max(np.median(depths), 1.0))
+        logs = log_scaled(counts, depth)
         mean = np.asarray(logs.mean(axis=0, dtype=np.float64)).ravel()
         square = np.asarray(logs.multiply(logs).mean(axis=0, dtype=np.float64)).ravel()
         variance = square - mean**2
@@ -98,11 +106,11 @@ class GeneFeatures:
         columns = np.sort(np.argsort(-variance, kind="stable")[: min(most, int((variance > 0).sum()))])
         if not len(columns):
             raise ValueError("counts: no gene varies between the reference's cells.")
-        return cls(columns, mean[columns].astype(np.float32))
+        return cls(columns, mean[columns].astype(np.float32), depth)
 
     def __call__(self, counts: sparse.csr_matrix) -> Float32:
         """Return the features of cells, dense (n_cells, n_used), from counts with the reference's columns."""
-        dense: Float32 = log_per_10k(counts)[:, self.columns].toarray()
+        dense: Float32 = log_scaled(counts, self.depth)[:, self.columns].toarray()
         dense -= self.mean
         return dense
 
@@ -115,6 +123,7 @@ class Probe:
     weights: tuple[float, ...]
     features: GeneFeatures
     by_genes: LinearTree
+    by_likelihood: LikelihoodTree
     by_profiles: CentroidTree
     centre: Float32
     unit: Float32
@@ -164,8 +173,8 @@ class Probe:
         centre, spread = embedding.mean(axis=0), embedding.std(axis=0)
         unit = np.where(spread > 0, spread, 1).astype(np.float32)
         by_embedding = fit_linear_tree((embedding - centre) / unit, codes, tree, settings.embedding)
-        by_profiles = CentroidTree.fit(counts, codes, tree)
-        return cls(tree, settings.weights, features, by_genes, by_profiles, centre, unit, by_embedding)
+        likelihood, profiles = LikelihoodTree.fit(counts, codes, tree), CentroidTree.fit(counts, codes, tree)
+        return cls(tree, settings.weights, features, by_genes, likelihood, profiles, centre, unit, by_embedding)
 
     @classmethod
     def _fit_weighing(
@@ -178,7 +187,7 @@ class Probe:
         donors: npt.NDArray[np.object_] | None,
     ) -> Self:
         """Fit with the weights that do best on held-out cells."""
-        fixed = replace(settings, weights=(1.0, 1.0))
+        fixed = replace(settings, weights=_ALL)
         whole = cls.fit(embedding, counts, codes, tree, fixed)
         rows, opinions = [], []
         for fold in reference_folds(donors, codes, most=_FOLDS)[0]:
@@ -199,9 +208,10 @@ class Probe:
         return multiply_experts(self.tree, self.experts(embedding, counts), self.weights)
 
     def experts(self, embedding: Float32, counts: sparse.csr_matrix) -> list[list[Float32]]:
-        """Return log P(label | parent) by genes, by profiles and by embedding, each per level (n_cells, n_labels)."""
+        """Return log P(label | parent) by genes, likelihood, profiles and embedding, per level (n_cells, n_labels)."""
         return [
             self.by_genes.log_conditionals(self.features(counts)),
+            self.by_likelihood.log_conditionals(counts),
             self.by_profiles.log_conditionals(counts),
             self.by_embedding.log_conditionals((embedding - self.centre) / self.unit),
         ]
@@ -236,7 +246,7 @@ def choose_weights(tree: LabelTree, experts: Sequence[Opinion], codes: Int64) ->
     tree
         The label tree.
     experts
-        Their log P(label | parent) of held-out cells, each per level: genes, profiles, embedding.
+        Their log P(label | parent) of held-out cells, each per level: genes, likelihood, profiles, embedding.
     codes
         The cells' labels (n_cells, n_levels).
     """
@@ -246,7 +256,7 @@ def choose_weights(tree: LabelTree, experts: Sequence[Opinion], codes: Int64) ->
         misfits = [_misfits(tree, one, codes) for one in products]
         best = int(np.argmin([misfit.mean() for misfit in misfits]))
         behind = [misfit - misfits[best] for misfit in misfits]
-        enough = [gap.mean() <= 0.5 * gap.std(ddof=min(1, len(gap) - 1)) / np.sqrt(len(gap)) for gap in behind]
+        enough = [gap.mean() <= gap.std(ddof=min(1, len(gap) - 1)) / np.sqrt(len(gap)) for gap in behind]
         place = enough.index(True)
         chosen.append(weights[place])
         product = products[place]
@@ -272,11 +282,11 @@ def _losses(tree: LabelTree, place: int, logs: Float32, truth: Int64) -> npt.NDA
     return losses
 
 
-def log_per_10k(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return log(1 + counts per 10,000), float32, sparse; a cell without counts stays empty."""
+def log_scaled(counts: sparse.csr_matrix, target: float) -> sparse.csr_matrix:
+    """Return log(1 + counts per `target`), float32, sparse; a cell without counts stays empty."""
     values = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
     depth = np.asarray(values.sum(axis=1)).ravel()
-    values.data *= np.repeat(TARGET / np.maximum(depth, 1.0), np.diff(values.indptr))
+    values.data *= np.repeat(target / np.maximum(depth, 1.0), np.diff(values.indptr))
     np.log1p(values.data, out=values.data)
     return values.astype(np.float32)
 

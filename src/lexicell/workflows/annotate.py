@@ -148,8 +148,9 @@ def annotate(
         Label columns from coarse to fine, as a sequence or with commas between. Default: those of the store
         or of the model.
     method
-        ``probe``: a linear tree on the embedding and one on gene counts. ``finetune``: the same, with the model trained
-        on before; it takes minutes, or hours without a GPU. ``knn``: the nearest reference cells vote.
+        ``probe``: a linear tree on gene counts, likelihood in and likeness to each type, and a linear tree on the
+        embedding. ``finetune``: the same, with the model trained on before; it takes minutes, or hours without a GPU.
+        ``knn``: the nearest reference cells vote.
         ``head``: the label head that the model was trained with. Or a method of your own
         (`lexicell.annotation.methods.Method`).
     max_error
@@ -273,8 +274,8 @@ def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells,
     if across:
         labelling = replace(labelling, genes=None)
     if isinstance(labelling.method, ProbeMethod | FinetuneMethod) and labelling.method.settings.weights:
-        profiles, own = labelling.method.settings.weights
-        settings |= {"weight_of_profiles": profiles, "weight_of_model": own}
+        likelihood, profiles, own = labelling.method.settings.weights
+        settings |= {"weight_of_likelihood": likelihood, "weight_of_profiles": profiles, "weight_of_model": own}
     settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
     return _Learned(model, labelling, overlap, loss, settings)
 

@@ -34,7 +34,7 @@ from lexicell.workflows.benchmark_tasks import store_tasks, with_few_labels
 from lexicell.workflows.fold_models import FixedModel, FoldModels, finetune_competitor, untrained_model
 
 BASELINE = "logistic_regression"
-METHODS = ("knn", "linear", "probe", "finetune")
+METHODS = ("knn", "linear", "probe", "counts", "finetune")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +155,8 @@ def _enter(
         chosen |= _own(name, who.methods)
         if "finetune" in who.methods:
             chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model), store)
+    if "counts" in who.methods:
+        chosen["no model, probe"] = method_competitor(None, ProbeMethod())
     if who.pretrain is not None:
         chosen |= _fold_pretrained(FoldModels(store, who.pretrain, folder / "runs"), who.methods)
     return chosen, arrays

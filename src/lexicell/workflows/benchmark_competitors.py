@@ -92,12 +92,18 @@ def embedding_competitors(name: str) -> dict[str, Competitor]:
     return {f"{name}, knn": method_competitor(name, KnnMethod()), f"{name}, linear": Competitor.without_seed(linear)}
 
 
-def method_competitor(name: str, method: KnnMethod | ProbeMethod) -> Competitor:
-    """Return one of lexicell's methods on an embedding of the task, calibrated as `lexicell annotate` does it."""
+def method_competitor(name: str | None, method: KnnMethod | ProbeMethod) -> Competitor:
+    """Return one of lexicell's methods on an embedding of the task, calibrated as `lexicell annotate` does it.
+
+    Without a name there is no embedding, and the probe judges by counts alone.
+    """
 
     def label(problem: Problem, seed: int) -> Answer:
         tree, codes = _tree(problem)
-        cells = SeenCells(problem.train_embeddings[name], problem.train_counts)
+        learned, met = (np.empty((len(rows), 0), dtype=np.float32) for rows in (problem.train, problem.test))
+        if name is not None:
+            learned, met = problem.train_embeddings[name], problem.test_embeddings[name]
+        cells = SeenCells(learned, problem.train_counts)
         folds, by_donor = reference_folds(problem.train_groups, codes, seed)
         fitted: Method
         if isinstance(method, ProbeMethod):
@@ -105,7 +111,7 @@ def method_competitor(name: str, method: KnnMethod | ProbeMethod) -> Competitor:
         else:
             fitted, held_out = method, cross_fit(method, cells, codes, tree, folds)
         report = judge(tree, held_out, codes, problem.train_groups, by_donor=by_donor)
-        asked = SeenCells(problem.test_embeddings[name], problem.test_counts)
+        asked = SeenCells(met, problem.test_counts)
         tables = fitted.fit(cells, codes, tree).tables(asked)
         return _answer(problem, tree, final_calls(tree, tables, report))
 

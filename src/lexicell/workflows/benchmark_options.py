@@ -19,7 +19,8 @@ class Entrants:
     pretrain
         A recipe: for each fold and seed a model is pretrained on the fold's training cells, without their labels.
     methods
-        lexicell's methods: knn, linear (on the embedding alone), probe, finetune.
+        lexicell's methods: knn, linear (on the embedding alone), probe, counts (the probe without any model, which
+        shows what the models add), finetune.
     competitors
         Other tools: logistic_regression, pca_knn, linear_svm, centroid_mapping (as MapMyCells does), celltypist and
         scanvi. Default: all but the last two, which need pip install 'lexicell[benchmark]'.
@@ -30,6 +31,6 @@ class Entrants:
     run: list[Path] = field(default_factory=list)
     untrained: str | None = None
     pretrain: str | None = None
-    methods: tuple[str, ...] = ("knn", "probe")
+    methods: tuple[str, ...] = ("knn", "probe", "counts")
     competitors: tuple[str, ...] | None = None
     embedding: list[str] = field(default_factory=list)
