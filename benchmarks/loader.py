@@ -5,7 +5,7 @@ them (posix_fadvise), and mincore says what share of them was left. Cells a seco
 busy machine distorts least. A peer that is not installed is left out, and why is said.
 
 Usage: python benchmarks/loader.py --folder FOLDER [--cells 200000] [--genes 30000] [--genes-per-cell 3000]
-           [--rounds 3] [--seconds 4] [--json FILE] [--chart FILE]
+           [--rounds 3] [--seconds 4] [--convert] [--json FILE] [--chart FILE]
 Peers: pip install scDataset bionemo-scdl datasets
 """
 
@@ -21,14 +21,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import matplotlib as mpl
 from loader_peers import PEERS
+from matplotlib.figure import Figure
 from synthetic_atlas import Atlas, write_atlas
 
+from lexicell.reporting.figures import INK, PALETTE, STYLE, to_svg
 from lexicell.reporting.text import Table, print_tables
 
 WORKER = Path(__file__).with_name("loader_peers.py")
-PLACES = {"lexicell, rows only": "store", "lexicell, 1,024 genes sampled": "store", "bionemo-scdl": "scdl",
-          "sharded zarr, annbatch's way": "sharded.zarr", "HF datasets": "hf"}  # fmt: skip
+LIMIT, ROWS = "copying alone (limit)", "lexicell, rows only"
+PLACES = {LIMIT: "store", ROWS: "store", "lexicell, 1,024 genes sampled": "store", "bionemo-scdl": "scdl",
+          "sharded zarr, annbatch's way": "sharded.zarr", "HF datasets": "hf",
+          "HF datasets, 16-bit": "hf16"}  # fmt: skip
 
 
 def files_of(name: str, h5ad: Path, folder: Path) -> list[Path]:
@@ -83,20 +89,20 @@ def worker(action: str, name: str, h5ad: Path, folder: Path, *options: str) -> d
 
 
 def convert_all(h5ad: Path, folder: Path, left_out: dict[str, str]) -> dict[str, float]:
-    """Convert the atlas for every peer that needs it; return the seconds."""
+    """Convert the atlas for every peer that needs it, once; return the seconds, which stay beside the conversions."""
+    notes = folder / "conversions.json"
+    taken: dict[str, float] = json.loads(notes.read_text()) if notes.exists() else {}
     seconds = {}
     for name, peer in PEERS.items():
-        if not hasattr(peer, "convert"):
-            seconds[name] = 0.0
-        elif any((folder / PLACES[name]).exists() and other in seconds for other in PEERS if other != name
-                 and PLACES.get(other) == PLACES[name]):  # fmt: skip
-            seconds[name] = next(s for other, s in seconds.items() if PLACES.get(other) == PLACES[name])
-        else:
+        place = PLACES.get(name)
+        if hasattr(peer, "convert") and place is not None and place not in taken:
             found = worker("convert", name, h5ad, folder)
             if isinstance(found, str):
                 left_out[name] = found
-            else:
-                seconds[name] = found["seconds"]
+                continue
+            taken[place] = found["seconds"]
+            notes.write_text(json.dumps(taken))
+        seconds[name] = taken.get(place, 0.0) if place else 0.0
     return seconds
 
 
@@ -136,6 +142,20 @@ def measure(h5ad: Path, folder: Path, rounds: int, options: list[str]) -> dict[s
     return figures
 
 
+def ratios(figures: dict[str, dict[str, object]]) -> Table:
+    """Return how much faster rows are read than by each other reader, round by round."""
+    rows = []
+    for name, found in figures.items():
+        if name in (ROWS, "lexicell, 1,024 genes sampled") or "left_out" in found or "left_out" in figures[ROWS]:
+            continue
+        row = [name]
+        for key in ("warm_cells_per_s", "warm_cells_per_cpu_s", "cold_cells_per_s"):
+            times = [own / other for own, other in zip(figures[ROWS][key], found[key], strict=True)]
+            row.append(f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})")
+        rows.append(tuple(row))
+    return Table(f"{ROWS}: times as fast as", ("reader", "warm", "warm, per CPU s", "cold"), tuple(rows))
+
+
 def table_of(figures: dict[str, dict[str, object]], title: str) -> Table:
     """Return the table for people: medians, and the range over the rounds."""
     columns = ("reader", "cells/s warm", "per CPU s", "cells/s cold", "peak MB", "disk MB", "conversion s")
@@ -144,42 +164,38 @@ def table_of(figures: dict[str, dict[str, object]], title: str) -> Table:
         if "left_out" in found:
             rows.append((name, f"left out: {found['left_out']}", *[""] * 5))
             continue
-        warm_s, cold_s = found["warm_cells_per_s"], found["cold_cells_per_s"]
-        rows.append(
-            (
-                name,
-                f"{statistics.median(warm_s):,.0f} ({min(warm_s):,.0f}-{max(warm_s):,.0f})",
-                f"{statistics.median(found['warm_cells_per_cpu_s']):,.0f}",
-                f"{statistics.median(cold_s):,.0f} ({min(cold_s):,.0f}-{max(cold_s):,.0f})",
-                f"{found['peak_bytes'] / 1e6:,.0f}",
-                f"{found['disk_bytes'] / 1e6:,.0f}",
-                f"{found['convert_s']:.0f}",
-            )
-        )
+        spreads = [
+            f"{statistics.median(found[key]):,.0f} ({min(found[key]):,.0f}-{max(found[key]):,.0f})"
+            for key in ("warm_cells_per_s", "warm_cells_per_cpu_s", "cold_cells_per_s")
+        ]
+        sizes = f"{found['peak_bytes'] / 1e6:,.0f}", f"{found['disk_bytes'] / 1e6:,.0f}", f"{found['convert_s']:.0f}"
+        rows.append((name, *spreads, *sizes))
     return Table(title, columns, tuple(rows))
 
 
-def draw(figures: dict[str, dict[str, object]], title: str, path: Path) -> None:
-    """Draw cells per second of processor time, and of the clock, as bars."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+def draw(figures: dict[str, dict[str, object]], title: str) -> str:
+    """Draw cells per second, warm and cold, as bars with their range; return SVG text."""
     kept = {name: found for name, found in figures.items() if "left_out" not in found}
-    names = sorted(kept, key=lambda name: statistics.median(kept[name]["warm_cells_per_cpu_s"]))
-    figure, axes = plt.subplots(figsize=(7.5, 0.55 * len(names) + 1.2), layout="constrained")
-    kinds = {"warm, per second of processor time": "warm_cells_per_cpu_s", "warm, per second": "warm_cells_per_s",
-             "cold, per second": "cold_cells_per_s"}  # fmt: skip
-    for place, (label, key) in enumerate(kinds.items()):
-        values = [statistics.median(kept[name][key]) for name in names]
-        bars = axes.barh([y + 0.27 * (1 - place) for y in range(len(names))], values, 0.26, label=label)
-        axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=6.5)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xscale="log", xlabel="cells", title=title)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="lower right")
-    figure.savefig(path)
+    names = sorted(kept, key=lambda name: statistics.median(kept[name]["warm_cells_per_s"]))
+    kinds = {"warm": ("warm_cells_per_s", PALETTE[0]), "cold": ("cold_cells_per_s", PALETTE[4])}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 0.5 * len(names) + 1.1), layout="constrained")
+        axes = figure.add_subplot()
+        for place, (label, (key, colour)) in enumerate(kinds.items()):
+            middle = [statistics.median(kept[name][key]) for name in names]
+            reach = [[m - min(kept[name][key]) for m, name in zip(middle, names, strict=True)],
+                     [max(kept[name][key]) - m for m, name in zip(middle, names, strict=True)]]  # fmt: skip
+            heights = [y + 0.38 * (0.5 - place) for y in range(len(names))]
+            axes.barh(heights, middle, 0.36, color=colour, label=label)
+            axes.errorbar(middle, heights, xerr=reach, fmt="none", ecolor=INK, elinewidth=0.8)
+            for m, over, y in zip(middle, reach[1], heights, strict=True):
+                axes.annotate(f"{m:,.0f}", (m + over, y), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(visible=False, axis="y")
+        axes.set(xscale="log", xlabel="cells per second, one process (bar: median; line: range)", title=title)
+        axes.margins(x=0.12)
+        axes.legend(loc="lower right")
+        return to_svg(figure)
 
 
 def main() -> None:
@@ -191,20 +207,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each measurement takes")
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--convert", action="store_true", help="only write the atlas and convert it, once for all runs")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--chart", type=Path, help="picture to draw (.svg, .png)")
+    parser.add_argument("--chart", type=Path, help="SVG to draw")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     h5ad = options.folder / "atlas.h5ad"
-    n_entries = write_atlas(h5ad, Atlas(options.cells, options.genes, options.genes_per_cell))
+    if not h5ad.exists():
+        write_atlas(h5ad, Atlas(options.cells, options.genes, options.genes_per_cell))
+    with h5py.File(h5ad) as file:
+        n_entries, n_cells = len(file["X"]["data"]), len(file["X"]["indptr"]) - 1
+    if n_cells != options.cells:
+        parser.error(f"{h5ad} holds {n_cells:,} cells; give another --folder")
     given = ["--seconds", str(options.seconds), "--batch", str(options.batch)]
+    if options.convert:
+        left_out: dict[str, str] = {}
+        print(convert_all(h5ad, options.folder, left_out), left_out)
+        return
     figures = measure(h5ad, options.folder, options.rounds, given)
     title = f"{options.cells:,} cells x {options.genes:,} genes, {n_entries / options.cells:,.0f} genes a cell"
-    print_tables([table_of(figures, f"{title}, batches of {options.batch}, {options.rounds} rounds")])
+    print_tables([table_of(figures, f"{title}, batches of {options.batch}, {options.rounds} rounds"), ratios(figures)])
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if options.chart:
-        draw(figures, title, options.chart)
+        options.chart.write_text(draw(figures, title) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

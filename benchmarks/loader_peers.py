@@ -20,6 +20,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from lexicell.model.allocator import keep_freed_memory
+
 BLOCK = 16  # cells that the block-shuffling ones read together, as lexicell does
 
 
@@ -45,6 +47,25 @@ class Lexicell:
         for start in itertools.count(0, batch):
             rows = collection.rows(order.take(start, start + batch).cells)
             yield len(rows.begin)
+
+
+class Copying(Lexicell):
+    """No reader but a limit: as many of the store's bytes copied, from one random place a batch into used memory."""
+
+    name = "copying alone (limit)"
+
+    def batches(self, h5ad: Path, folder: Path, batch: int, seed: int) -> Iterator[int]:
+        from lexicell.data.store import Store
+
+        store, rng = Store.open(folder / "store"), np.random.default_rng(seed)
+        arrays = (store.genes, np.load(folder / "store" / "counts.npy", mmap_mode="r").view(np.ndarray))
+        out = [np.empty(2 * batch * store.nnz // store.n_cells, array.dtype) for array in arrays]
+        while True:
+            cell = int(rng.integers(store.n_cells - batch))
+            begin, end = store.indptr[[cell, cell + batch]].tolist()
+            for array, target in zip(arrays, out, strict=True):
+                target[: end - begin] = array[begin:end]
+            yield batch
 
 
 class LexicellSampled(Lexicell):
@@ -192,17 +213,24 @@ class ShardedZarr:
 
 
 class HuggingFace:
-    """HF datasets: one row of lists a cell, taken as arrow tables in lexicell's own block-shuffled order."""
+    """HF datasets: one row of lists a cell, taken as arrow tables in lexicell's own block-shuffled order.
+
+    That is faster than its usual ways of shuffling, which hand over one cell at a time.
+    """
 
     name = "HF datasets"
+    place, types = "hf", ("int32", "float32")  # as the file has them
 
     def convert(self, h5ad: Path, folder: Path) -> None:
         import pyarrow as pa
 
         import datasets
 
-        writer_folder = folder / "hf"
-        schema = pa.schema([("genes", pa.large_list(pa.int32())), ("counts", pa.large_list(pa.float32()))])
+        writer_folder = folder / self.place
+        schema = pa.schema(
+            [(name, pa.large_list(pa.type_for_alias(kind)))
+             for name, kind in zip(("genes", "counts"), self.types, strict=True)]
+        )  # fmt: skip
         writer_folder.mkdir(parents=True)
         path = writer_folder / "data.arrow"
         with h5py.File(h5ad) as file, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -211,8 +239,8 @@ class HuggingFace:
                 edges = indptr[start : start + 1001]
                 offsets = pa.array(edges - edges[0])
                 columns = [
-                    pa.LargeListArray.from_arrays(offsets, pa.array(file["X"][name][edges[0] : edges[-1]]))
-                    for name in ("indices", "data")
+                    pa.LargeListArray.from_arrays(offsets, pa.array(file["X"][name][edges[0] : edges[-1]].astype(kind)))
+                    for name, kind in zip(("indices", "data"), self.types, strict=True)
                 ]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
         datasets.Dataset.from_file(str(path))
@@ -221,7 +249,7 @@ class HuggingFace:
         import datasets
         from lexicell.data.order import CellOrder, OrderConfig
 
-        dataset = datasets.Dataset.from_file(str(folder / "hf" / "data.arrow")).with_format("arrow")
+        dataset = datasets.Dataset.from_file(str(folder / self.place / "data.arrow")).with_format("arrow")
         order = CellOrder(np.zeros(len(dataset), np.int64), OrderConfig(), seed)
         for start in itertools.count(0, batch):
             table = dataset[order.take(start, start + batch).cells.tolist()]
@@ -230,8 +258,15 @@ class HuggingFace:
             yield table.num_rows
 
 
-PEERS = {peer.name: peer for peer in (Lexicell(), LexicellSampled(), ScDataset(), Scdl(), BackedAnnData(),
-                                      ShardedZarr(), HuggingFace())}  # fmt: skip
+class HuggingFaceNarrow(HuggingFace):
+    """The same with the types of lexicell's store: half of the bytes."""
+
+    name = "HF datasets, 16-bit"
+    place, types = "hf16", ("uint16", "uint16")
+
+
+PEERS = {peer.name: peer for peer in (Copying(), Lexicell(), LexicellSampled(), HuggingFace(), HuggingFaceNarrow(),
+                                      Scdl(), ScDataset(), ShardedZarr(), BackedAnnData())}  # fmt: skip
 
 
 class PrivateMemory:
@@ -260,9 +295,11 @@ class PrivateMemory:
 def read(peer, h5ad: Path, folder: Path, batch: int, seed: int, seconds: float) -> dict[str, float]:
     """Read for some seconds and return the rates.
 
-    The first batches are not timed: things are imported, compiled and opened for them. Readers that fetch many
-    batches ahead are timed over whole fetches.
+    Freed memory is kept, as lexicell has it in training, for every reader alike: handing it back to the system batch
+    after batch costs more than the reading. The first batches are not timed: things are imported, compiled and opened
+    for them. Readers that fetch many batches ahead are timed over whole fetches.
     """
+    keep_freed_memory()
     ahead = getattr(peer, "ahead", 1)
     with PrivateMemory() as memory:
         batches = peer.batches(h5ad, folder, batch, seed)

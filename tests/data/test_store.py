@@ -55,6 +55,16 @@ def store(tmp_path, counts):
     return write(tmp_path / "store", [matrix, matrix], 30, label_levels=("kind",), obs=[obs, second], chunk=7)
 
 
+def test_files_with_many_donors_each_become_one_store(tmp_path):
+    counts = sp.csr_matrix(np.ones((100, 3), np.float32))
+    obs = [obs_of(100, donor=[f"d{part}_{cell}" for cell in range(100)], kept=["x"] * 100) for part in range(4)]
+    store = write(tmp_path / "store", [counts] * 4, 3, obs=obs)
+    expected = [f"d{part}_{cell}" for part in range(4) for cell in range(100)]
+    assert store.obs["donor"].astype(str).tolist() == expected
+    assert store.obs["donor"].cat.categories.size == 400
+    assert store.verify() == []
+
+
 def test_what_was_written_is_read(store, counts):
     both = np.concatenate([counts, counts]).astype(np.int64)
     assert (store.n_cells, store.n_genes, store.nnz) == (80, 30, np.count_nonzero(both))

@@ -179,7 +179,10 @@ class CellCollection:
         return labels
 
     def rows(self, cells: Int64) -> SparseRows:
-        """Copy out the expressed genes and raw counts of some cells, in lexicon indices."""
+        """Copy out the expressed genes and raw counts of some cells, in lexicon indices.
+
+        Both come in the smallest type that holds them, so mind overflow when you calculate.
+        """
         which = np.searchsorted(self._starts, cells, side="right") - 1
         parts = np.unique(which)
         begin, end = np.empty(len(cells), np.int64), np.empty(len(cells), np.int64)
@@ -188,7 +191,7 @@ class CellCollection:
         offset = 0
         for index in parts.tolist():
             mine = slice(None) if len(parts) == 1 else np.flatnonzero(which == index)
-            read = self.stores[index].rows(cells[mine] - self._starts[index], self._maps[index])
+            read = self.stores[index].rows(cells[mine] - self._starts[index], self._maps[index], narrow=True)
             mapped, indptr, values = read.genes, read.indptr, read.counts
             if self._lacks[index] and len(mapped) and mapped.min() < 0:
                 keep = mapped >= 0

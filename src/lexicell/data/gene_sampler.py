@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from lexicell.data.gene_draws import fill
 from lexicell.errors import InputError
 from lexicell.randomness import integer_seed, permutation
 
@@ -172,8 +172,6 @@ class GeneSampler:
         self._n_genes = n_genes
         self._seed = seed
         self._draw_key = np.uint64(integer_seed(seed, "genes"))
-        divisors = np.arange(1, n_genes + 2, dtype=np.uint64)
-        self._inverses = np.append(np.uint64(0), np.uint64(2**64 - 1) // divisors)
         self._decks: dict[int, tuple[int, Int64]] = {}
 
     def hands_per_deal(self, panel: int) -> int:
@@ -224,148 +222,14 @@ class GeneSampler:
             mine = np.flatnonzero((panel == deck_panel) & (deal == deck_deal))
             deck = self._deck(deck_panel, deck_deal)
             starts = (hand[mine] % hands[mine]) * len(deck) // hands[mine]
-            _draw(
+            fill(
                 mine,
                 (rows.begin, rows.end, rows.genes, rows.counts),
-                (deck, starts, keys, self._inverses),
+                (deck, starts, keys),
                 (self._n_genes, shape.dealt_tokens, shape.dealt_queries, shape.count_weight),
                 (out.genes, out.counts, out.query_genes, out.query_counts),
             )
         return out
-
-
-@numba.njit(cache=True, nogil=True)
-def next_number(state: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """SplitMix64: the next state and a 64-bit number."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    z = state
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state, z ^ (z >> np.uint64(31))
-
-
-@numba.njit(cache=True, nogil=True)
-def _drawn_queries(n_candidates, drawn_tokens, drawn_queries, number):
-    """How many expressed candidates become queries: when they are too few, their fair share, rounded at random."""
-    room = drawn_tokens + drawn_queries
-    if n_candidates >= room:
-        return drawn_queries
-    return (n_candidates * drawn_queries + np.int64(number % np.uint64(room))) // room
-
-
-@numba.njit(cache=True, nogil=True)
-def _remainder(number, divisor, inverse):
-    """Return ``number % divisor`` from ``inverse = (2**64 - 1) // divisor``: division is what a draw would wait for."""
-    mask = np.uint64(0xFFFFFFFF)
-    half = np.uint64(32)
-    a, b = number >> half, number & mask
-    c, d = inverse >> half, inverse & mask
-    middle = a * d + ((b * d) >> half)
-    quotient = a * c + (middle >> half) + ((b * c + (middle & mask)) >> half)
-    rest = number - quotient * divisor
-    while rest >= divisor:
-        rest -= divisor
-    return rest
-
-
-@numba.njit(cache=True, nogil=True)
-def _more_counted(first, begin, end, candidates, counts, chance, number):
-    """Draw a rival from ``begin:end``, and with a chance return the one of the two that has the higher count."""
-    number, chosen = next_number(number)
-    number, place = next_number(number)
-    if (chosen >> np.uint64(11)) * 2.0**-53 >= chance:
-        return first
-    rival = begin + np.int64(place % np.uint64(end - begin))
-    return rival if counts[candidates[rival]] > counts[candidates[first]] else first
-
-
-@numba.njit(cache=True, nogil=True)
-def _draw(rows, cells, deal, sizes, out):
-    """Fill the rows of one deck. A compiled loop: partial Fisher-Yates over each cell's expressed genes.
-
-    Of a cell's entries each is looked at once. Dealt genes are found by a mark that says where their count belongs;
-    the other entries are drawn by their place, which leads to gene and count alike.
-    """
-    row_begin, row_end, genes, counts = cells
-    deck, starts, keys, inverses = deal
-    n_genes, dealt_tokens, dealt_queries, count_weight = sizes
-    out_genes, out_counts, out_query_genes, out_query_counts = out
-    views, _, tokens = out_genes.shape
-    queries = out_query_genes.shape[1]
-    drawn_tokens, drawn_queries = views * tokens - dealt_tokens, queries - dealt_queries
-    mark = np.zeros(n_genes, np.int32)
-    candidates = np.empty(n_genes, np.int32)
-    shown = np.empty((2, queries + views * tokens), np.int64)  # queries, then tokens of all views: genes, counts
-    for i in range(len(rows)):
-        row = rows[i]
-        begin, length = row_begin[row], row_end[row] - row_begin[row]
-        own_genes, own_counts = genes[begin : begin + length], counts[begin : begin + length]
-
-        card = starts[i]
-        for j in range(dealt_queries + dealt_tokens):
-            gene = deck[card]
-            card = card + 1 if card + 1 < len(deck) else 0
-            place = j if j < dealt_queries else j + drawn_queries
-            mark[gene] = place + 1
-            shown[0, place], shown[1, place] = gene, 0
-
-        n_candidates = 0
-        for j in range(length):
-            place = mark[own_genes[j]]
-            candidates[n_candidates] = j
-            if place:
-                shown[1, place - 1] = own_counts[j]
-            else:
-                n_candidates += 1
-        state, number = next_number(keys[row])
-        n_query = _drawn_queries(n_candidates, drawn_tokens, drawn_queries, number)
-        n_token = min(n_candidates - n_query, drawn_tokens)
-        for j in range(n_query + n_token):
-            state, number = next_number(state)
-            left = n_candidates - j
-            other = j + np.int64(_remainder(number, np.uint64(left), inverses[left]))
-            if count_weight > 0 and j >= n_query:
-                other = _more_counted(other, j, n_candidates, candidates, own_counts, count_weight, number)
-            chosen = candidates[other]
-            candidates[other] = candidates[j]
-            candidates[j] = chosen
-            place = dealt_queries + j if j < n_query else queries + dealt_tokens + j - n_query
-            shown[0, place], shown[1, place] = own_genes[chosen], own_counts[chosen]
-
-        # Cells with few expressed genes are filled up with the next cards; all that they express is shown by now.
-        missing = drawn_queries + drawn_tokens - n_query - n_token
-        if missing:
-            for j in range(length):
-                mark[own_genes[j]] = 1
-            first = card
-            for _ in range(missing):
-                while mark[deck[card]]:
-                    card = card + 1 if card + 1 < len(deck) else 0
-                mark[deck[card]] = 1
-                if n_query < drawn_queries:
-                    place = dealt_queries + n_query
-                    n_query += 1
-                else:
-                    place = queries + dealt_tokens + n_token
-                    n_token += 1
-                shown[0, place], shown[1, place] = deck[card], 0
-            for j in range(length):
-                mark[own_genes[j]] = 0
-            mark[deck[card]] = 0
-            while first != card:
-                mark[deck[first]] = 0
-                first = first + 1 if first + 1 < len(deck) else 0
-
-        for view in range(views):
-            for j in range(tokens):
-                place = queries + j * views + view
-                out_genes[view, row, j], out_counts[view, row, j] = shown[0, place], shown[1, place]
-        for j in range(queries):
-            out_query_genes[row, j], out_query_counts[row, j] = shown[0, j], shown[1, j]
-        card = starts[i]
-        for _ in range(dealt_queries + dealt_tokens):
-            mark[deck[card]] = 0
-            card = card + 1 if card + 1 < len(deck) else 0
 
 
 def query_probabilities(

@@ -25,7 +25,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from lexicell.data import store_format as fmt
-from lexicell.data.gather import gather_rows
+from lexicell.data.gather import find_rows, gather_rows
 from lexicell.data.store_verify import find_problems
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
@@ -66,12 +66,12 @@ class Rows:
     genes
         (nnz,) unsigned, store-local gene indices, ascending within a row (or what they were mapped to).
     counts
-        (nnz,) int32, all above 0.
+        (nnz,) int32 (uint16 where asked for), all above 0.
     """
 
     indptr: npt.NDArray[np.int64]
     genes: npt.NDArray[np.integer[Any]]
-    counts: npt.NDArray[np.int32]
+    counts: npt.NDArray[Any]
 
 
 class Store:
@@ -190,7 +190,9 @@ class Store:
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         return frame
 
-    def rows(self, indices: npt.ArrayLike, gene_map: npt.NDArray[np.int32] | None = None) -> Rows:
+    def rows(
+        self, indices: npt.ArrayLike, gene_map: npt.NDArray[np.int32] | None = None, *, narrow: bool = False
+    ) -> Rows:
         """Return the counts of the cells `indices` (n,), in that order; cells may repeat.
 
         Parameters
@@ -199,6 +201,9 @@ class Store:
             Cells.
         gene_map
             (n_genes,) what to put in place of each gene's index, such as its index in a run's lexicon.
+        narrow
+            Leave the counts in uint16, as they are stored, unless one of these cells has a larger one: half as much
+            to write.
 
         Raises
         ------
@@ -206,6 +211,8 @@ class Store:
             When an index lies outside 0 ... n_cells - 1.
         """
         starts, offsets = self._stretches(np.asarray(indices, dtype=np.int64))
+        if narrow and not self._overflows(starts, offsets):
+            return Rows(offsets, *gather_rows(starts, offsets, self.genes, self._counts, gene_map, np.uint16))
         genes, counts = gather_rows(starts, offsets, self.genes, self._counts, gene_map)
         if len(self._overflow_at):
             self._resolve_overflow(counts, starts, offsets)
@@ -218,11 +225,7 @@ class Store:
         table: then use `rows`.
         """
         starts, offsets = self._stretches(np.asarray(indices, dtype=np.int64))
-        if len(self._overflow_at):
-            low, high = np.searchsorted(self._overflow_at, [starts, starts + np.diff(offsets)])
-            if (low != high).any():
-                return None
-        return starts, self._counts
+        return None if self._overflows(starts, offsets) else (starts, self._counts)
 
     def _stretches(self, index: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return where the entries of some cells begin, here and (n + 1,) when they follow each other."""
@@ -232,13 +235,17 @@ class Store:
             raise IndexError(
                 f"{self.path}: cells run from 0 to {self.n_cells - 1}, got {index.min()} to {index.max()}."
             )
-        starts = self.indptr[index]
-        stops = self.indptr[index + 1]
-        offsets = np.zeros(len(index) + 1, dtype=np.int64)
-        np.cumsum(stops - starts, out=offsets[1:])
-        if len(index) and (starts.min() < 0 or stops.max() > self.nnz or (stops < starts).any()):
+        found = find_rows(index, self.indptr, self.nnz)
+        if found is None:
             raise InputError(f"{self.path}: {fmt.INDPTR} is damaged. Run `lexicell store verify` on the store.")
-        return starts, offsets
+        return found
+
+    def _overflows(self, starts: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> bool:
+        """Say whether a count of these stretches stands in the overflow table."""
+        if not len(self._overflow_at):
+            return False
+        low, high = np.searchsorted(self._overflow_at, [starts, starts + np.diff(offsets)])
+        return bool((low != high).any())
 
     def slice(self, start: int, stop: int) -> Rows:
         """Return the counts of the cells ``start:stop``; bounds are clipped as in a list."""

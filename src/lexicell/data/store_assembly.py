@@ -126,7 +126,10 @@ def _join_obs(paths: Sequence[Path], label_levels: tuple[str, ...], out: Path) -
     """Join the obs tables of the parts; a column that a part lacks is missing there."""
     tables = [pq.read_table(path) for path in paths]
     frames = pa.concat_tables([table.replace_schema_metadata(None) for table in tables], promote_options="permissive")
-    frames = frames.unify_dictionaries()
+    try:
+        frames = frames.unify_dictionaries()
+    except pa.ArrowInvalid:  # together the parts have more names than the small codes of each can tell apart
+        frames = frames.cast(_with_wide_codes(frames.schema)).unify_dictionaries()
     ours = [name for name in fmt.STANDARD_COLUMNS[:5] if name in frames.column_names]
     labels = [name for name in label_levels if name in frames.column_names]
     rest = [n for n in frames.column_names if n not in {*fmt.STANDARD_COLUMNS, *label_levels, "cell"}]
@@ -140,6 +143,15 @@ def _join_obs(paths: Sequence[Path], label_levels: tuple[str, ...], out: Path) -
     }
     stamp = {b"pandas": json.dumps(pandas_metadata).encode()}
     pq.write_table(frames.replace_schema_metadata(stamp), out, row_group_size=1 << 20)
+
+
+def _with_wide_codes(schema: pa.Schema) -> pa.Schema:
+    kinds = {field.name: pa.dictionary(pa.int32(), field.type.value_type) for field in schema if _is_coded(field.type)}
+    return pa.schema([field.with_type(kinds.get(field.name, field.type)) for field in schema])
+
+
+def _is_coded(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_dictionary(kind))
 
 
 class _HashedFile:

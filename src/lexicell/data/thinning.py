@@ -12,7 +12,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from lexicell.data.gene_sampler import GeneSample, next_number
+from lexicell.data.gene_draws import next_number
+from lexicell.data.gene_sampler import GeneSample
 from lexicell.randomness import integer_seed, uniforms
 
 Int64 = npt.NDArray[np.int64]

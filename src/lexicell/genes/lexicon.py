@@ -184,8 +184,9 @@ def _normalised(table: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"lexicon: the table lacks {listing(missing)}; expected the columns {listing(COLUMNS)}.")
     kinds = {text: find_species(str(text)).name for text in pd.unique(table["species"])}
     ids = table["gene_id"]
-    wrong = [value for value in ids if not isinstance(value, str) or not value or _CONTROL.search(value)]
-    if wrong:
+    sound = all(isinstance(value, str) and value for value in ids) and not _CONTROL.search("".join(ids))
+    if not sound:
+        wrong = [value for value in ids if not isinstance(value, str) or not value or _CONTROL.search(value)]
         raise InputError(
             "lexicon: a gene id must be text that is not empty and holds no tab, line break or control character; "
             f"got {listing(map(repr, wrong))}."

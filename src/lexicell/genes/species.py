@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-
-import pandas as pd
 
 from lexicell.errors import InputError
 
@@ -79,6 +78,7 @@ _KNOWN = (
     Species("caenorhabditis_elegans", 6239, "roundworm", r"WBGene\d{8}"),
 )
 
+_PREFIX = re.compile(r"([A-Za-z]+)\d")
 _VERSION = re.compile(r"^((?:ENS[A-Z]*G\d{11}|WBGene\d{8}))\.\d+")
 
 
@@ -130,7 +130,7 @@ def find_species(text: str) -> Species:
 
 def strip_versions(ids: Sequence[str]) -> list[str]:
     """Return the ids with the version of Ensembl and WormBase ids cut off (``ENSMUSG00000000001.4``)."""
-    return [_VERSION.sub(r"\1", name) for name in ids]
+    return [_VERSION.sub(r"\1", name) if "." in name else name for name in ids]
 
 
 def follows_pattern(ids: Sequence[str], species: Species) -> list[bool]:
@@ -143,10 +143,10 @@ def follows_pattern(ids: Sequence[str], species: Species) -> list[bool]:
 
 def species_of_ids(ids: Sequence[str], share: float = 0.5) -> Species | None:
     """Return the species whose gene-id pattern more than `share` of the ids follow, if there is one."""
-    prefixes = pd.Series(ids, dtype=object).str.extract(r"^([A-Za-z]+)\d", expand=False).value_counts()
-    if prefixes.empty or prefixes.iloc[0] <= share * len(ids):
+    prefixes = Counter(found[1] for found in map(_PREFIX.match, ids) if found)
+    prefix, n_ids = prefixes.most_common(1)[0] if prefixes else ("", 0)
+    if n_ids <= share * len(ids):
         return None
-    prefix = str(prefixes.index[0])
     for species in _KNOWN:
         likely = species.gene_id_pattern is not None and species.gene_id_pattern.startswith(prefix)
         if likely and sum(follows_pattern(ids, species)) > share * len(ids):

@@ -96,11 +96,15 @@ def _directions(rng: np.random.Generator, width: int, n: int, beside: Float32 | 
     return basis
 
 
-def cells_of_genes(collection: CellCollection, cells: Int64, genes: Int64, rng: np.random.Generator) -> Int64:
-    """Return training cells whose panel is of a species, at most `MAX_CELLS`."""
+def cells_of_genes(
+    collection: CellCollection, cells: Int64, genes: Int64, rng: np.random.Generator, *, labelled: bool = False
+) -> Int64:
+    """Return training cells whose panel is of a species, at most `MAX_CELLS`; with labels before without, if asked."""
     of_species = [p for p, panel in enumerate(collection.panels) if len(panel) and np.isin(panel[0], genes)]
-    own = cells[np.isin(collection.panel[cells], of_species)]
-    return np.sort(rng.permutation(own)[:MAX_CELLS])
+    own = rng.permutation(cells[np.isin(collection.panel[cells], of_species)])
+    if labelled:
+        own = own[np.argsort((collection.labels[own] < 0).all(axis=1), kind="stable")]
+    return np.sort(own[:MAX_CELLS])
 
 
 def log_cpm(collection: CellCollection, cells: Int64, genes: Int64) -> csc_matrix:
@@ -109,7 +113,7 @@ def log_cpm(collection: CellCollection, cells: Int64, genes: Int64) -> csc_matri
     order = np.argsort(rows.begin, kind="stable")
     lengths = (rows.end - rows.begin)[order]
     depth = np.maximum(collection.depth[cells][order], 1)
-    values = np.log1p(rows.counts * np.repeat(1e4 / depth, lengths)).astype(np.float32)
+    values = np.log1p(rows.counts.astype(np.int32) * np.repeat(1e4 / depth, lengths)).astype(np.float32)
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     return csr_matrix((values, rows.genes, indptr), shape=(len(cells), len(collection.lexicon))).tocsc()[:, genes]
 

@@ -36,6 +36,7 @@ class GroupSource(Closing):
         self.name = name
         self._root = root
         self._close = close
+        self._gene_names: dict[str, pd.Index] = {}  # of var and raw/var, which several steps ask for
         try:
             self._check_parts()
             self._cells = self._index("obs")
@@ -54,7 +55,7 @@ class GroupSource(Closing):
     def var(self, matrix: str) -> pd.DataFrame:
         """Return ``var``, or ``raw/var`` for the matrix ``raw``."""
         place = "raw/var" if matrix == "raw" else "var"
-        return self._frame(place, self._index(place), self._columns(place))
+        return self._frame(place, self._genes(place), self._columns(place))
 
     def matrix(self, name: str) -> Matrix:
         """Return ``X``, a layer, or ``raw/X``."""
@@ -62,8 +63,13 @@ class GroupSource(Closing):
             raise InputError(f"{self.name}: has no matrix '{name}'; it has {listing(self.matrices, 20)}.")
         node = self._root["raw/X" if name == "raw" else name]
         where = f"{self.name}: {name}"
-        n_genes = len(self._index("raw/var" if name == "raw" else "var"))
+        n_genes = len(self._genes("raw/var" if name == "raw" else "var"))
         return check_shape(where, self._open_matrix(where, node, n_genes), self.n_cells, n_genes)
+
+    def _genes(self, place: str) -> pd.Index:
+        if place not in self._gene_names:
+            self._gene_names[place] = self._index(place)
+        return self._gene_names[place]
 
     def _check_parts(self) -> None:
         missing = [part for part in ("obs", "var") if part not in self._root]
