@@ -1,7 +1,7 @@
 """Does it align? Two species coupled without orthologs and without labels of the second: task x method x seed.
 
 Usage:
-  python benchmarks/species.py study --data FOLDER [--seeds N] [--tasks A,B] [--out TABLE.tsv]
+  python benchmarks/species.py study --data FOLDER [--seeds N] [--tasks A;B] [--methods A;B] [--out TABLE.tsv]
   python benchmarks/species.py curves [--seeds N] [--out docs/images/species_alignment]
 
 `study` runs real tasks: Baron mouse and human, both ways, and pseudo-species (donors of one species whose genes count
@@ -11,6 +11,9 @@ are only scored by. Methods:
 
 - coupling: what `extend` sets rows by; its labels are those of the matched groups.
 - coupling, shuffled counts: each gene's values shuffled among the second species' cells. Must fail.
+- coupling, shared symbols: genes of one symbol, whatever its case, are given as pairs. Orthology by nomenclature.
+- coupling, N labelled cells a type: so many cells of the second species are given their label; scored on the others.
+- N labelled cells alone: logistic regression on the second species' own principal components, from those cells.
 - profile rows: genes matched by rank features alone; cells by correlation to type centroids in the matched genes.
 - random rows: the same with genes matched at random.
 - orthologs given: logistic regression on one-to-one orthologs, an upper reference.
@@ -38,10 +41,11 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from lexicell.datasets.simulate import SimulationConfig, simulate
 from lexicell.evaluation.baselines import log_cpm
+from lexicell.gene_space.cell_groups import GroupedCells, principal_components
 from lexicell.gene_space.coupled_genes import gene_cost
 from lexicell.gene_space.coupling import Coupling, CouplingConfig, couple_species, transfer
 from lexicell.gene_space.profiles import expression_profile
-from lexicell.genes.orthologs import read_orthologs
+from lexicell.genes.orthologs import read_orthologs, shared_symbols
 from lexicell.neighbors import find_neighbors
 from lexicell.randomness import generator
 from lexicell.reporting.figures import PALETTE, STYLE
@@ -51,6 +55,7 @@ ORTHOLOGS = "orthologs/ensembl_mouse_human_one2one.tsv.gz"
 LABEL = "cell_ontology_id"
 NEIGHBORS = 15
 LEAST_CELLS = 5  # in which a gene is expressed, to be matched
+LABELLED = (1, 3, 5)
 SCORED = 6000  # ortholog pairs at most, drawn
 
 
@@ -126,10 +131,13 @@ def simulated_task(config: SimulationConfig) -> Task:
     return Task(sides[0], sides[1], pairs[(pairs >= 0).all(axis=1)])
 
 
-def retrieval(cost: npt.NDArray[np.float32], pairs: npt.NDArray[np.int64], seed: int) -> dict[str, float]:
-    """AUC and recall at 10 among the pairs' genes, both directions, from how unlike genes are."""
-    drawn = generator(seed, "pairs").permutation(len(pairs))[:SCORED]
-    cost = cost[np.ix_(pairs[drawn, 0], pairs[drawn, 1])]
+def drawn_pairs(pairs: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Draw the pairs that are scored."""
+    return pairs[generator(seed, "pairs").permutation(len(pairs))[:SCORED]]
+
+
+def retrieval(cost: npt.NDArray[np.float32]) -> dict[str, float]:
+    """AUC and recall at 10 among pairs' genes, both directions; row and column i of the costs are a pair."""
     own = np.diag(cost)
     aucs, found = [], []
     for table, mine in ((cost, own[:, None]), (cost.T, own[:, None])):
@@ -139,11 +147,21 @@ def retrieval(cost: npt.NDArray[np.float32], pairs: npt.NDArray[np.int64], seed:
     return {"ortholog_auc": float(np.mean(aucs)), "ortholog_top10": float(np.mean(found))}
 
 
-def label_scores(task: Task, said: npt.NDArray[np.object_], unknown: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Accuracy and macro-F1 over shared types; AUROC of the unknown score for cells of types the first lacks."""
+def label_scores(
+    task: Task,
+    said: npt.NDArray[np.object_],
+    unknown: npt.NDArray[np.float32],
+    given: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, float]:
+    """Accuracy and macro-F1 over shared types; AUROC of the unknown score for cells of types the first lacks.
+
+    Cells whose label was given do not count.
+    """
     shared = sorted(set(task.first.types) & set(task.second.types))
-    kept, new = np.isin(task.second.types, shared), ~np.isin(task.second.types, np.unique(task.first.types))
     truth = task.second.types
+    if given is not None:
+        truth, said, unknown = truth[~given], said[~given], unknown[~given]
+    kept, new = np.isin(truth, shared), ~np.isin(truth, np.unique(task.first.types))
     return {
         "accuracy": float((said[kept] == truth[kept]).mean()),
         "macro_f1": float(f1_score(truth[kept], said[kept], labels=shared, average="macro", zero_division=0)),
@@ -151,18 +169,45 @@ def label_scores(task: Task, said: npt.NDArray[np.object_], unknown: npt.NDArray
     }
 
 
-def by_coupling(task: Task, config: CouplingConfig, seed: int, *, shuffled: bool = False) -> dict[str, float]:
+def labelled_cells(task: Task, per_type: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Draw so many cells of each shared type of the second species; the last one of a type is left to be scored."""
+    drawn = np.zeros(len(task.second.types), bool)
+    rng = generator(seed, "labelled", per_type)
+    for name in sorted(set(task.first.types) & set(task.second.types)):
+        cells = rng.permutation(np.flatnonzero(task.second.types == name))
+        drawn[cells[: min(per_type, len(cells) - 1)]] = True
+    return drawn
+
+
+def of_genes(side: GroupedCells, genes: npt.NDArray[np.int64]) -> GroupedCells:
+    """Keep some genes."""
+    return replace(side, logs=side.logs[:, genes], ranks=side.ranks[genes])
+
+
+def by_coupling(
+    task: Task, config: CouplingConfig, seed: int, *, shuffled: bool = False, symbols: bool = False, per_type: int = 0
+) -> dict[str, float]:
     """Labels of matched groups, and genes as the coupling finds them alike."""
     first, second = task.first.logs, task.second.logs
     if shuffled:
         second = csc_matrix(generator(seed, "shuffled").permuted(second.toarray(), axis=0))
-    found: list[Coupling] = couple_species(first, second, config, seed=seed)
     names, labels = np.unique(task.first.types.astype(str), return_inverse=True)
+    drawn = labelled_cells(task, per_type, seed)
+    places = pd.Index(names).get_indexer(task.second.types.astype(str))
+    known = (labels.astype(np.int64), np.where(drawn, places, -1)) if per_type else None
+    pairs = shared_symbols(*(side.genes["symbol"].tolist() for side in (task.first, task.second))) if symbols else None
+    found: list[Coupling] = couple_species(first, second, config, pairs=pairs, labels=known, seed=seed)
     probabilities, unmatched = transfer(found, labels, len(names))
-    blocks = range(0, second.shape[1], 1000)
-    cost = np.concatenate([gene_cost(found, config, slice(start, start + 1000)) for start in blocks], axis=1)
     said = names[probabilities.argmax(axis=1)].astype(object)
-    scores = label_scores(task, said, unmatched) | retrieval(cost, task.pairs, seed)
+    scores = label_scores(task, said, unmatched, drawn)
+    if not symbols:
+        scored = drawn_pairs(task.pairs, seed)
+        parts = [
+            replace(c, first=of_genes(c.first, scored[:, 0]), second=of_genes(c.second, scored[:, 1])) for c in found
+        ]
+        blocks = range(0, len(scored), 1000)
+        cost = np.concatenate([gene_cost(parts, config, slice(start, start + 1000)) for start in blocks], axis=1)
+        scores |= retrieval(cost)
     return scores | {"agreement": float(np.mean([coupling.score for coupling in found]))}
 
 
@@ -184,12 +229,22 @@ def by_matched_genes(task: Task, seed: int, *, random: bool) -> dict[str, float]
     centred = [part - part.mean(axis=0) for part in (centroids, cells)]
     unit = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in centred]
     likeness = unit[1] @ unit[0].T
-    cost = ((ranks[0] ** 2).sum(axis=1)[:, None] + (ranks[1] ** 2).sum(axis=1) - 2 * ranks[0] @ ranks[1].T).astype(
-        np.float32
-    )
+    a, b = (part[scored] for part, scored in zip(ranks, drawn_pairs(task.pairs, seed).T, strict=True))
+    cost = ((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T).astype(np.float32)
     said = names[likeness.argmax(axis=1)].astype(object)
     unknown = (1 - likeness.max(axis=1)).astype(np.float32)
-    return label_scores(task, said, unknown) | retrieval(cost, task.pairs, seed)
+    return label_scores(task, said, unknown) | retrieval(cost)
+
+
+def by_labelled_cells(task: Task, per_type: int, seed: int) -> dict[str, float]:
+    """Logistic regression from a few labelled cells of the second species; the first takes no part."""
+    drawn = labelled_cells(task, per_type, seed)
+    components = principal_components(task.second.logs, seed)
+    components /= components.std(axis=0).max()
+    fitted = LogisticRegression(max_iter=1000).fit(components[drawn], task.second.types[drawn].astype(str))
+    probabilities = fitted.predict_proba(components)
+    said = fitted.classes_[probabilities.argmax(axis=1)].astype(object)
+    return label_scores(task, said, 1 - probabilities.max(axis=1), drawn)
 
 
 def by_orthologs(task: Task, seed: int) -> dict[str, float]:
@@ -201,7 +256,7 @@ def by_orthologs(task: Task, seed: int) -> dict[str, float]:
     return label_scores(task, said, 1 - probabilities.max(axis=1))
 
 
-def compare(tasks: dict[str, Callable[[], Task]], seeds: int) -> pd.DataFrame:
+def compare(tasks: dict[str, Callable[[], Task]], seeds: int, wanted: list[str]) -> pd.DataFrame:
     """Return the tidy table: one row a task, method and seed."""
     config, rows = CouplingConfig(), []
     for name, read in tasks.items():
@@ -209,11 +264,16 @@ def compare(tasks: dict[str, Callable[[], Task]], seeds: int) -> pd.DataFrame:
         methods: dict[str, Callable[..., dict[str, float]]] = {
             "coupling": partial(by_coupling, task, config),
             "coupling, shuffled counts": partial(by_coupling, task, config, shuffled=True),
+            "coupling, shared symbols": partial(by_coupling, task, config, symbols=True),
+            **{
+                f"coupling, {n} labelled cells a type": partial(by_coupling, task, config, per_type=n) for n in LABELLED
+            },
+            **{f"{n} labelled cells alone": partial(by_labelled_cells, task, n) for n in LABELLED},
             "profile rows": partial(by_matched_genes, task, random=False),
             "random rows": partial(by_matched_genes, task, random=True),
             "orthologs given": partial(by_orthologs, task),
         }
-        for method, run in methods.items():
+        for method, run in ((name, run) for name, run in methods.items() if not wanted or name in wanted):
             for seed in range(1 if method in {"profile rows", "orthologs given"} else seeds):
                 begun = time.perf_counter()
                 scores = run(seed=seed)
@@ -285,6 +345,7 @@ def main() -> None:
     parser.add_argument("what", choices=("study", "curves"))
     parser.add_argument("--data", type=Path, help="folder with pancreas/ and orthologs/")
     parser.add_argument("--tasks", help="names of tasks, with semicolons between; default: all")
+    parser.add_argument("--methods", help="names of methods, with semicolons between; default: all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="table of a study, or picture of the curves")
     options = parser.parse_args()
@@ -298,7 +359,8 @@ def main() -> None:
         parser.error("study needs --data FOLDER")
     tasks = real_tasks(options.data)
     wanted = options.tasks.split(";") if options.tasks else list(tasks)
-    table = compare({name: tasks[name] for name in wanted}, options.seeds)
+    methods = options.methods.split(";") if options.methods else []
+    table = compare({name: tasks[name] for name in wanted}, options.seeds, methods)
     print_tables([summary(table)])
     if options.out:
         table.to_csv(options.out, sep="\t", index=False)

@@ -67,6 +67,40 @@ def test_the_seed_names_the_coupling(simulation: Simulation, couplings: list[Cou
     np.testing.assert_array_equal(again[0].plan, couplings[0].plan)
 
 
+def test_known_pairs_are_kept(simulation: Simulation) -> None:
+    pairs = np.stack(
+        [
+            simulation.cells[species].var_names.get_indexer(simulation.orthologs[f"gene_{letter}"])
+            for species, letter in ((FIRST, "a"), (SECOND, "b"))
+        ],
+        axis=1,
+    )[::2]
+    found = couple_species(*(logs_of(simulation, s) for s in (FIRST, SECOND)), CONFIG, pairs=pairs)
+    first, second = (simulation.cells[s].obs["type"].to_numpy(str) for s in (FIRST, SECOND))
+    names, labels = np.unique(first, return_inverse=True)
+    shared = np.isin(second, names)
+    assert (names[transfer(found, labels, len(names))[0].argmax(axis=1)] == second)[shared].mean() > 0.9
+    matched = match_genes(found, CONFIG, pairs=pairs)
+    np.testing.assert_array_equal(matched.genes[pairs[:, 1], 0], pairs[:, 0])
+    np.testing.assert_array_equal(matched.weights[pairs[:, 1], 0], 1)
+    np.testing.assert_allclose(matched.weights.sum(axis=1), 1, rtol=1e-5)
+    with pytest.raises(InputError, match="5 pairs of genes"):
+        couple_species(*(logs_of(simulation, s) for s in (FIRST, SECOND)), CONFIG, pairs=pairs[:5])
+
+
+def test_labelled_cells_decide(simulation: Simulation) -> None:
+    first, second = (simulation.cells[s].obs["type"].to_numpy(str) for s in (FIRST, SECOND))
+    names, labels = np.unique(first, return_inverse=True)
+    # Told the wrong way round, types go where the labels say: here two types change places.
+    told = np.where(second == names[0], 1, np.where(second == names[1], 0, -1))
+    rare = np.random.default_rng(0).permutation(np.flatnonzero(told >= 0))[20:]
+    told[rare] = -1
+    found = couple_species(*(logs_of(simulation, s) for s in (FIRST, SECOND)), CONFIG, labels=(labels, told))
+    said = transfer(found, labels, len(names))[0].argmax(axis=1)
+    changed = [(said[second == names[place]] == 1 - place).mean() for place in (0, 1)]
+    assert min(changed) > 0.5
+
+
 def test_shuffled_counts_agree_less(simulation: Simulation, couplings: list[Coupling]) -> None:
     dense = logs_of(simulation, SECOND).toarray()
     shuffled = csc_matrix(np.random.default_rng(0).permuted(dense, axis=0))

@@ -8,7 +8,7 @@ import pytest
 
 from lexicell.datasets.simulate import SimulationConfig, simulate
 from lexicell.errors import InputError
-from lexicell.genes.orthologs import read_orthologs
+from lexicell.genes.orthologs import read_orthologs, shared_symbols
 
 DATA = os.environ.get("LEXICELL_DATA")
 WIDE = """mouse_ensembl	mouse_symbol	human_symbol	human_ensembl	type
@@ -149,3 +149,8 @@ def test_real_tables_agree_with_each_other():
     assert len(macaque) > 13_000
     shared = ensembl.pairs.merge(hub.pairs, on="symbol_a")
     assert (shared["symbol_b_x"] == shared["symbol_b_y"]).mean() > 0.98
+
+
+def test_equal_symbols_are_paired_whatever_their_case():
+    found = shared_symbols(["Ins2", "Gcg", "Dup", "Sst", ""], ["SST", "DUP", "dup", "ins2", ""])
+    assert sorted(map(tuple, found.tolist())) == [(0, 3), (3, 0)]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lexicell.data.cells import CellCollection, merge_lexicons
+from lexicell.data.cells import CellCollection, merge_label_trees, merge_lexicons
 from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.gene_space.coupling import CouplingConfig
+from lexicell.genes.lexicon import Lexicon
 from lexicell.training.species_rows import SpeciesRowConfig, new_gene_rows
 
 WIDTH = 8
@@ -29,6 +32,26 @@ def test_rows_are_means_of_old_rows(stores: list[Store]) -> None:
     np.testing.assert_allclose(start.rows, start.weights @ old_rows, rtol=1e-4, atol=1e-5)
     assert start.confidence.min() > 0
     assert start.confidence.max() <= 1
+
+
+def test_genes_of_one_symbol_begin_with_one_row(stores: list[Store]) -> None:
+    collection, old, new, old_rows = two_species(stores)
+    table = merge_lexicons(stores).table
+    table.loc[table.index[stores[0].n_genes :][:30], "symbol"] = [s.upper() for s in table["symbol"][:30]]
+    collection = CellCollection(stores, Lexicon(table))
+    start = new_gene_rows(collection, old, new, old_rows, replace(QUICK, method="symbols"))
+    np.testing.assert_allclose(start.rows[:30], old_rows[:30], rtol=1e-6)
+    np.testing.assert_allclose(start.confidence[:30], 1)
+    assert start.confidence[30:].max() <= 1
+
+
+def test_labels_of_new_cells_take_part(stores: list[Store]) -> None:
+    _, old, new, old_rows = two_species(stores)
+    collection = CellCollection(stores, merge_lexicons(stores), label_tree=merge_label_trees(stores))
+    with_labels = new_gene_rows(collection, old, new, old_rows, QUICK).rows
+    collection.labels[new] = -1
+    without = new_gene_rows(collection, old, new, old_rows, QUICK).rows
+    assert np.abs(with_labels - without).max() > 0.01
 
 
 def test_usual_is_the_mean_of_the_new_cells(stores: list[Store]) -> None:

@@ -22,7 +22,9 @@ class MatchedGenes:
     cost: Float32  # (n_second, k)
 
 
-def match_genes(couplings: list[Coupling], config: CouplingConfig | None = None, *, k: int = 15) -> MatchedGenes:
+def match_genes(
+    couplings: list[Coupling], config: CouplingConfig | None = None, *, pairs: Int64 | None = None, k: int = 15
+) -> MatchedGenes:
     """Match all genes of two coupled species.
 
     Parameters
@@ -31,6 +33,9 @@ def match_genes(couplings: list[Coupling], config: CouplingConfig | None = None,
         What `couple_species` found.
     config
         The scales of genes' differences.
+    pairs
+        (n_pairs, 2) genes that are known to correspond, with which the species were coupled: they match each other
+        alone.
     k
         Genes of the first species to keep for each of the second.
     """
@@ -45,7 +50,10 @@ def match_genes(couplings: list[Coupling], config: CouplingConfig | None = None,
         values = np.take_along_axis(whole.T, nearest, axis=1)
         order = np.argsort(values, axis=1, kind="stable")
         genes[block], cost[block] = np.take_along_axis(nearest, order, 1), np.take_along_axis(values, order, 1)
-    return MatchedGenes(genes, softmin(cost, axis=1), cost)
+    weights = softmin(cost, axis=1)
+    if pairs is not None:
+        genes[pairs[:, 1], 0], weights[pairs[:, 1]], cost[pairs[:, 1], 0] = pairs[:, 0], np.eye(1, k), 0
+    return MatchedGenes(genes, weights, cost)
 
 
 def gene_cost(couplings: list[Coupling], config: CouplingConfig, block: slice) -> Float32:

@@ -6,12 +6,16 @@ No homology and no labels of the second species enter. Design choices
   when like genes are high in them. Genes are compared by rank features (`expression_profile`) as well, which breaks
   the symmetry at the start.
 - Groups are coupled by unbalanced entropic transport (Chizat et al. 2018): types differ in share between species,
-  and a type that one species lacks may stay unmatched.
+  and a type that one species lacks may stay unmatched. Leaving groups unmatched is dear at first: starts that may
+  leave them at once seldom find the truth.
 - The alternation ends in whatever optimum is near, often a wrong one. So it starts many times, from the ranks alone
   with more and less noise, half of the times led by the distances among groups at first (Gromov-Wasserstein; Peyré,
   Cuturi & Solomon 2016); the start is kept in which matched groups agree best, over the genes that were fitted and,
-  times that, over genes that were left out.
+  times that, over genes that were left out. For that nearly all groups are matched: judged by the few that found a
+  partner, optima that match little but that well win over the truth.
 - Both species are grouped in the same way, without labels: groups cut along the first species' labels did worse.
+- What is known beforehand may enter, where the user asks for it: pairs of genes (which then alone say what is
+  alike), and labels of a few cells of the second species (which make groups of other labels dear to match).
 - Cells are grouped anew several times. Each grouping tries what every other found; the optimum in which all groupings
   together agree best is kept, what they say is averaged, and their discord tells what is unsure.
 """
@@ -61,6 +65,12 @@ class CouplingConfig:
     """Entropy of the groups' coupling, in units of one minus their correlation."""
     unbalance: float = 0.1
     """Cost of leaving a group unmatched; high forces every group to find a partner."""
+    first_unbalance: float = 1.0
+    """What that cost begins with: at first all groups look for a partner, later only some keep one."""
+    judged_unbalance: float = 0.3
+    """That cost when optima are compared: each is judged by nearly all groups, not by the few that it matches."""
+    anchor: float = 0.5
+    """Cost of matching a group that holds labelled cells with one of other labels, where labels are given."""
 
     def __post_init__(self) -> None:
         positive = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -91,6 +101,7 @@ class ComparedGenes:
     first: Float32  # (n_groups of first, n) logs
     second: Float32  # (n_groups of second, m) logs
     ranks_cost: Float32  # (n, m)
+    paired: bool = False  # gene i of the first is known to be gene i of the second
 
     def centred(self, plan: Float32) -> tuple[Float32, Float32]:
         """Return logs less their mean over what is matched: what one species has alone does not move the mean."""
@@ -100,8 +111,16 @@ class ComparedGenes:
         """Return the correlation of all pairs of groups over genes that are alike given the groups' plan."""
         plan = plan / plan.sum()
         a, b = self.centred(plan)
-        cost = self.ranks_cost + profile_cost(a, b, plan, scale)
-        alike = np.sqrt(softmin(cost, axis=0) * softmin(cost, axis=1))
+        if self.paired:
+            alike = np.eye(a.shape[1], dtype=np.float32)
+        else:
+            cost = profile_cost(a, b, plan, scale)
+            cost += self.ranks_cost
+            alike = np.exp(cost.min() - cost)
+            # The geometric mean of both softmins. A gene unlike all others underflows to no weight, as it should have.
+            sums = [np.maximum(alike.sum(axis=axis, keepdims=True), 1e-30) for axis in (0, 1)]
+            alike *= 1 / np.sqrt(sums[0])
+            alike *= 1 / np.sqrt(sums[1])
         alike /= alike.sum()
         norm_a = np.sqrt((a**2) @ alike.sum(axis=1))
         norm_b = np.sqrt((b**2) @ alike.sum(axis=0))
@@ -118,8 +137,10 @@ def softmin(cost: Float32, axis: int) -> Float32:
 
 def profile_cost(a: Float32, b: Float32, plan: Float32, scale: float) -> Float32:
     """Return squared distances of genes over matched groups, (n, m), in units of twice the squared scale."""
-    squares = (plan.sum(axis=1) @ a**2)[:, None] + plan.sum(axis=0) @ b**2
-    cost: Float32 = (squares - 2 * (a.T @ (plan @ b))) / np.float32(2 * scale**2)
+    unit = np.float32(1 / (2 * scale**2))
+    cost: Float32 = a.T @ (plan @ (b * (-2 * unit)))
+    cost += (plan.sum(axis=1) @ a**2 * unit)[:, None]
+    cost += plan.sum(axis=0) @ b**2 * unit
     return cost
 
 
@@ -162,21 +183,22 @@ class _Grouping:
     second: GroupedCells
     fitted: ComparedGenes
     left_out: ComparedGenes
+    dear: Float32  # (n_groups of first, n_groups of second) what labels add to the cost
 
     def improve(self, plan: Float32, config: CouplingConfig, *, led: bool = False) -> Coupling:
         """Go to the optimum near a plan; or, led by the distances among groups, to one less near."""
         distances = [_distances(side) for side in (self.fitted.first, self.fitted.second)] if led else None
-        plan = _alternate(self.fitted, plan, (self.first.share, self.second.share), config, distances)
-        weights = plan / plan.sum()
-        agreement = [
-            float((weights * genes.correlation(plan, config.expression_scale)).sum())
-            for genes in (self.fitted, self.left_out)
-        ]
+        shares = self.first.share, self.second.share
+        plan = _alternate(self.fitted, plan, shares, config, distances, self.dear)
+        fitted, left_out = (genes.correlation(plan, config.expression_scale) for genes in (self.fitted, self.left_out))
+        judged = transport(1 + self.dear - fitted, *shares, config.entropy, config.judged_unbalance)
+        judged /= judged.sum()
+        agreement = [max(0.0, float((judged * (part - self.dear)).sum())) for part in (fitted, left_out)]
         return Coupling(self.first, self.second, plan, agreement[0] * agreement[1])
 
     def search(self, config: CouplingConfig, rng: np.random.Generator) -> list[Coupling]:
         """Return the best two different optima that many starts lead to."""
-        plans = _starts(self.fitted, self.first.share, self.second.share, config, rng)
+        plans = _starts(self.fitted, self.first.share, self.second.share, config, rng, self.dear)
         found = [self.improve(plan, config, led=number % 2 == 1) for number, plan in enumerate(plans)]
         found.sort(key=lambda coupling: -coupling.score)
         others = [coupling for coupling in found if found[0].score - coupling.score > _SAME]
@@ -199,12 +221,15 @@ def _overlap(own: GroupedCells, other: GroupedCells) -> Float32:
 
 
 def _choose_genes(
-    first: GroupedCells, second: GroupedCells, config: CouplingConfig
+    first: GroupedCells, second: GroupedCells, config: CouplingConfig, pairs: Int64 | None
 ) -> tuple[ComparedGenes, ComparedGenes]:
-    orders = []
-    for side in (first, second):
-        variance = side.share @ (side.logs - side.share @ side.logs) ** 2
-        orders.append(np.argsort(-variance, kind="stable"))
+    """Return the genes that are fitted and those left out: of pairs, where they are given, else of each side alone."""
+    variances = [side.share @ (side.logs - side.share @ side.logs) ** 2 for side in (first, second)]
+    if pairs is None:
+        orders = [np.argsort(-variance, kind="stable") for variance in variances]
+    else:
+        both = variances[0][pairs[:, 0]] * variances[1][pairs[:, 1]]
+        orders = list(pairs[np.argsort(-both, kind="stable")].T)
     made = []
     n_fitted = [min(config.genes, len(order) * 2 // 3) for order in orders]
     for parts in (
@@ -213,16 +238,21 @@ def _choose_genes(
     ):
         a, b = (order[part] for order, part in zip(orders, parts, strict=True))
         cost = ranks_cost(first.ranks[a], second.ranks[b], config.profile_scale)
-        made.append(ComparedGenes(first.logs[:, a], second.logs[:, b], cost))
+        made.append(ComparedGenes(first.logs[:, a], second.logs[:, b], cost, pairs is not None))
     return made[0], made[1]
 
 
 def _starts(
-    genes: ComparedGenes, first: Float32, second: Float32, config: CouplingConfig, rng: np.random.Generator
+    genes: ComparedGenes,
+    first: Float32,
+    second: Float32,
+    config: CouplingConfig,
+    rng: np.random.Generator,
+    dear: Float32,
 ) -> list[Float32]:
-    """Return plans to begin with: what the ranks say, and the same with noise."""
+    """Return plans to begin with: what the ranks and labels say, and the same with noise."""
     said = genes.correlation(np.outer(first, second), np.inf)
-    said = said / max(float(said.std()), 1e-9)
+    said = said / max(float(said.std()), 1e-9) - 2 * dear / config.anchor
     plans = []
     for number in range(config.starts):
         noise = (0.0, 0.5, 1.0, 2.0)[number // 2 % 4]
@@ -237,10 +267,12 @@ def _alternate(
     shares: tuple[Float32, Float32],
     config: CouplingConfig,
     distances: list[Float32] | None,
+    dear: Float32,
 ) -> Float32:
     """Go from one plan to the optimum near it; with distances, led by them and softly at first."""
     for step in range(config.steps):
         done = min(1.0, step / (0.6 * config.steps))
+        unbalance = config.first_unbalance ** (1 - done) * config.unbalance**done
         scale, entropy = config.expression_scale, config.entropy
         cost = np.zeros_like(plan)
         if distances is not None:
@@ -248,9 +280,22 @@ def _alternate(
             a, b, mass = *distances, plan / plan.sum()
             spread = (a**2 @ mass.sum(axis=1))[:, None] + b**2 @ mass.sum(axis=0)
             cost = 2 * (1 - done) * (spread - 2 * a @ mass @ b)
-        cost = cost + 1 - genes.correlation(plan, scale)
-        plan = transport(cost, *shares, entropy, config.unbalance)
+        cost = cost + 1 + dear - genes.correlation(plan, scale)
+        plan = transport(cost, *shares, entropy, unbalance)
     return plan
+
+
+def _dear(first: GroupedCells, second: GroupedCells, labels: tuple[Int64, Int64], cost: float) -> Float32:
+    """Return what labels add to the cost of matching two groups, (n, m); nothing for groups without labelled cells."""
+    n_labels = 1 + max(int(part.max(initial=0)) for part in labels)
+    parts, labelled = [], []
+    for side, known in zip((first, second), labels, strict=True):
+        counts = np.zeros((len(side.share), n_labels), np.float32)
+        np.add.at(counts, (side.group[known >= 0], known[known >= 0]), 1)
+        parts.append(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+        labelled.append(counts.any(axis=1))
+    dear: Float32 = np.float32(cost) * np.outer(*labelled) * (1 - parts[0] @ parts[1].T)
+    return dear
 
 
 def _distances(logs: Float32) -> Float32:
@@ -266,6 +311,8 @@ def couple_species(
     second: csc_matrix,
     config: CouplingConfig | None = None,
     *,
+    pairs: Int64 | None = None,
+    labels: tuple[Int64, Int64] | None = None,
     seed: int = 0,
 ) -> list[Coupling]:
     """Couple two species' cells over several groupings.
@@ -276,6 +323,12 @@ def couple_species(
         log(1 + counts per 10,000) of each species, (n_cells, n_genes), over the genes that it measured.
     config
         How they are coupled.
+    pairs
+        (n_pairs, 2) genes of the first and of the second species that are known to correspond. Given, they alone
+        say which genes are alike. Default: none are known, and all are matched by expression.
+    labels
+        (n_cells,) labels of the first species' cells and of the second's, -1 for unknown: a few of the second's
+        will do. Default: no label of the second species is known.
     seed
         Names groups and starts.
 
@@ -287,7 +340,7 @@ def couple_species(
     Raises
     ------
     InputError
-        When a species has fewer than 20 cells or 20 genes.
+        When a species has fewer than 20 cells or 20 genes, or there are fewer than 20 pairs.
     """
     config = config or CouplingConfig()
     for side, name in ((first, "first"), (second, "second")):
@@ -296,12 +349,17 @@ def couple_species(
                 f"{name} species: {side.shape[0]} cells, {side.shape[1]} genes: {FEWEST} of each are needed to couple "
                 "species"
             )
+    if pairs is not None and len(pairs) < FEWEST:
+        raise InputError(f"{len(pairs)} pairs of genes: {FEWEST} are needed to couple species by them")
     rng = np.random.default_rng(seed)
     sides = [(m, principal_components(m, seed), expression_profile(m)) for m in (csc_matrix(first), csc_matrix(second))]
     groupings, candidates = [], []
     for integer in rng.integers(2**31, size=config.groupings).tolist():
         a, b = (group_cells(*side, config.groups, integer) for side in sides)
-        groupings.append(_Grouping(a, b, *_choose_genes(a, b, config)))
+        dear = np.zeros((len(a.share), len(b.share)), np.float32)
+        if labels is not None:
+            dear = _dear(a, b, labels, config.anchor)
+        groupings.append(_Grouping(a, b, *_choose_genes(a, b, config, pairs), dear))
         candidates += groupings[-1].search(config, np.random.default_rng(integer))
     adopted = [[grouping.adopt(candidate, config) for grouping in groupings] for candidate in candidates]
     return max(adopted, key=lambda couplings: sum(coupling.score for coupling in couplings))

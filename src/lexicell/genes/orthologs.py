@@ -1,8 +1,9 @@
-"""One-to-one orthologs, for scoring a model that never saw them."""
+"""One-to-one orthologs, for scoring a model that never saw them; genes of one symbol, where a user asks for them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,27 @@ class Orthologs:
         found = pd.DataFrame({"a": a, "b": b})[(a >= 0) & (b >= 0)].drop_duplicates()
         alone = ~found["a"].duplicated(keep=False) & ~found["b"].duplicated(keep=False)
         return found[alone].to_numpy(dtype=np.int64)
+
+
+def shared_symbols(first: Iterable[str], second: Iterable[str]) -> npt.NDArray[np.int64]:
+    """Pair genes of two species that bear the same symbol, whatever its case: orthology by nomenclature.
+
+    Parameters
+    ----------
+    first, second
+        Symbols of each species' genes.
+
+    Returns
+    -------
+    ndarray of int64, (pairs, 2)
+        Places in `first` and `second`; a symbol that stands twice in a species is left out.
+    """
+    sides = [pd.Series(list(names), dtype=object).str.upper() for names in (first, second)]
+    alone = [side[~side.duplicated(keep=False) & (side != "")] for side in sides]
+    found = pd.DataFrame({"name": alone[0], "a": alone[0].index}).merge(
+        pd.DataFrame({"name": alone[1], "b": alone[1].index}), on="name"
+    )
+    return found[["a", "b"]].to_numpy(dtype=np.int64)
 
 
 def read_orthologs(path: str | Path, species_a: str, species_b: str) -> Orthologs:

@@ -70,7 +70,8 @@ class ExtensionRecipe:
     batch_size: int = 0
     """Cells in a global batch; 0 takes the run's."""
     labels: bool = False
-    """Train the label head on the new stores' labels too, where its levels and labels are known to the head."""
+    """Use the new stores' labels, where the label head knows them: species are coupled by them too, and the head is
+    trained on them. A few labelled cells a type will do; leave the others empty."""
     few_exposures: int = 20
     """Genes shown less often than this while expressed are marked in the gene table: their rows say little."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)

@@ -2,7 +2,8 @@
 
 Which old genes, and how much of each, is matched from expression alone: groups of cells and genes of the two species
 are coupled, each from the other (`lexicell.gene_space.coupling`). Where cells are too few for that, and where it is
-asked for, genes are matched by the rank features of their expression.
+asked for, genes are matched by the rank features of their expression. What else is known enters only where it is asked
+for: labels of some new cells (the collection's), and symbols that both species use.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lexicell.errors import InputError
 from lexicell.gene_space.coupled_genes import MatchedGenes, match_genes
 from lexicell.gene_space.coupling import FEWEST, CouplingConfig, couple_species
 from lexicell.gene_space.profiles import expression_profile
+from lexicell.genes.orthologs import shared_symbols
 from lexicell.neighbors import find_neighbors
 from lexicell.randomness import generator, integer_seed
 from lexicell.training.gene_rows import cells_of_genes, log_cpm
@@ -31,8 +33,10 @@ Float32 = npt.NDArray[np.float32]
 class SpeciesRowConfig:
     """How rows of new genes are set."""
 
-    method: Literal["coupling", "profile"] = "coupling"
-    """``coupling`` couples the two species' cells and genes; ``profile`` compares each gene's rank features alone."""
+    method: Literal["coupling", "symbols", "profile"] = "coupling"
+    """``coupling`` couples the two species' cells and genes by expression alone; ``symbols`` too, but takes genes of
+    one symbol (whatever its case) for the same gene, which is orthology by nomenclature; ``profile`` compares each
+    gene's rank features alone."""
     neighbors: int = 15
     """Old genes that a new row is the mean of, weighted by how alike they are when coupled."""
     coupling: CouplingConfig = field(default_factory=CouplingConfig)
@@ -66,7 +70,8 @@ def new_gene_rows(
 ) -> NewGeneRows:
     """Set rows of new genes from the rows of old genes that are expressed alike.
 
-    No orthologs and no labels enter.
+    No orthologs enter (with ``method="symbols"``, equal names do), and no labels, unless the collection holds
+    labels of new cells.
 
     Parameters
     ----------
@@ -115,7 +120,8 @@ def new_gene_rows(
             side = _Expression.of(collection, new_cells, lexicon.rows_of(species), len(lexicon), rng)
         if side is None:
             continue
-        old_genes, found = _match(references, side, config, integer_seed(seed, "coupling", species) % 2**31)
+        symbols = lexicon.table["symbol"].to_numpy() if config.method == "symbols" else None
+        old_genes, found = _match(references, side, config, symbols, integer_seed(seed, "coupling", species) % 2**31)
         new = np.flatnonzero(side.genes >= n_old)
         places, k = side.genes[new] - n_old, found.genes.shape[1]
         where = (np.repeat(places, k), old_genes[found.genes[new]].ravel())
@@ -135,31 +141,44 @@ class _Expression:
 
     genes: Int64  # (n_genes,) lexicon indices, ascending
     logs: csc_matrix  # (n_cells, n_genes) log(1 + counts per 10,000)
+    labels: Int64  # (n_cells,) of the finest level; -1 for unknown
 
     @classmethod
     def of(
         cls, collection: CellCollection, cells: Int64, genes: Int64, before: int, rng: np.random.Generator
     ) -> _Expression | None:
         """Read cells of the species of some genes, without genes from index `before` on. None for hardly a cell."""
-        cells = cells_of_genes(collection, cells, genes[genes < before], rng)
+        cells = cells_of_genes(
+            collection, cells, genes[genes < before], rng, labelled=before == len(collection.lexicon)
+        )
         if len(cells) < 2:
             return None
         panels = [collection.panels[p] for p in np.unique(collection.panel[cells])]
         measured = np.unique(np.concatenate(panels))
         logs = log_cpm(collection, cells, measured)
         kept = measured < before
-        return cls(measured[kept], logs[:, kept].tocsc())
+        finest = collection.labels[cells, -1:].astype(np.int64)
+        labels = finest[:, 0] if finest.shape[1] else np.full(len(cells), -1)
+        return cls(measured[kept], logs[:, kept].tocsc(), labels)
 
 
 def _match(
-    references: list[_Expression], new: _Expression, config: SpeciesRowConfig, seed: int
+    references: list[_Expression],
+    new: _Expression,
+    config: SpeciesRowConfig,
+    symbols: npt.NDArray[np.object_] | None,
+    seed: int,
 ) -> tuple[Int64, MatchedGenes]:
     """Match a species' genes; return the lexicon indices that the matches' places stand for, and the matches."""
     reference = max(references, key=lambda side: side.logs.shape[0])
     sizes = (*reference.logs.shape, *new.logs.shape)
-    if config.method == "coupling" and min(sizes) >= FEWEST:
-        couplings = couple_species(reference.logs, new.logs, config.coupling, seed=seed)
-        return reference.genes, match_genes(couplings, config.coupling, k=config.neighbors)
+    if config.method != "profile" and min(sizes) >= FEWEST:
+        pairs = None
+        if symbols is not None:
+            pairs = shared_symbols(symbols[reference.genes], symbols[new.genes])
+        labels = (reference.labels, new.labels) if (new.labels >= 0).any() else None
+        couplings = couple_species(reference.logs, new.logs, config.coupling, pairs=pairs, labels=labels, seed=seed)
+        return reference.genes, match_genes(couplings, config.coupling, pairs=pairs, k=config.neighbors)
     old_genes = np.concatenate([side.genes for side in references])
     profiles = np.concatenate([expression_profile(side.logs) for side in references])
     k = min(config.neighbors, len(old_genes))
