@@ -35,8 +35,9 @@ from lexicell.annotation.tree import Tables
 from lexicell.labels import LabelTree
 
 Opinion = Sequence[Float32]  # log P(label | parent), one table (n_cells, n_labels) a level
-# Of likelihood, profiles, embedding. Profiles always have a say: where held-out cells saw none, new donors still did.
-WEIGHTS = ((0.0, 0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0), (0.0, 0.25, 0.5, 1.0))
+# Of likelihood, profiles, embedding. The first two always have a say: held-out cells of the same study may see no need
+# of them where a new donor or study does.
+WEIGHTS = ((0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0), (0.0, 0.25, 0.5, 1.0))
 _ALL = (1.0, 1.0, 1.0)
 _FOLDS = 3  # in which a weight is chosen
 _HEATS = np.geomspace(0.25, 8, 11).astype(np.float32)
