@@ -52,11 +52,12 @@ def write_store(path: Path, cells: int) -> None:
     with StoreWriter(path, lexicon, tuple(LEVELS)) as writer:
         for number, (start, stop) in enumerate(pairwise(edges.tolist())):
             n = stop - start
-            cluster = np.arange(n) * LEVELS["cluster"] // n
-            table = {}
-            for level, size in LEVELS.items():
-                names = [f"{level} {name:04d}" for name in range(size)]
-                table[level] = pd.Categorical.from_codes(cluster * size // LEVELS["cluster"], categories=names)
+            table, code, finer = {}, np.arange(n), n
+            for level, size in reversed(LEVELS.items()):
+                code, finer = code * size // finer, size
+                table[level] = pd.Categorical.from_codes(
+                    code, categories=[f"{level} {name:04d}" for name in range(size)]
+                )
             table["donor"] = pd.Categorical(rng.integers(0, 40, n) + 40 * number).rename_categories(str)
             table["tissue"] = pd.Categorical.from_codes(rng.integers(0, 3, n), categories=["a", "b", "c"])
             table["assay"] = pd.Categorical.from_codes(np.full(n, number % 2), categories=["10Xv2", "10Xv3"])

@@ -110,36 +110,51 @@ def measure(h5ad: Path, folder: Path, rounds: int, options: list[str]) -> dict[s
     """Measure all peers in turn, so many times."""
     left_out: dict[str, str] = {}
     seconds = convert_all(h5ad, folder, left_out)
-    runs: dict[str, dict[str, list[dict[str, float]]]] = {name: {"warm": [], "cold": []} for name in seconds}
+    done: list[dict[tuple[str, str], dict[str, float]]] = []
     left = dict.fromkeys(seconds, 0.0)
     for number in range(rounds):
-        for temperature in ("warm", "cold"):
-            for name in [name for name in seconds if name not in left_out]:
-                paths = files_of(name, h5ad, folder)
-                if temperature == "warm":
-                    warm(paths)
-                else:
-                    cool(paths)
-                    left[name] = max(left[name], resident(paths))
-                found = worker("read", name, h5ad, folder, "--seed", str(number), *options)
-                if isinstance(found, str):
-                    left_out[name] = found
-                else:
-                    runs[name][temperature].append(found)
+        try:
+            done.append(one_round(h5ad, folder, [*seconds], left_out, left, ["--seed", str(number), *options]))
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            print(f"stopped: {len(done)} whole rounds are shown")
+            break
     figures: dict[str, dict[str, object]] = {name: {"left_out": why} for name, why in left_out.items()}
     for name in [name for name in seconds if name not in left_out]:
         figures[name] = {
             **{
-                f"{temperature}_{key}": [run[key] for run in runs[name][temperature]]
+                f"{temperature}_{key}": [runs[name, temperature][key] for runs in done]
                 for temperature in ("warm", "cold")
                 for key in ("cells_per_s", "cells_per_cpu_s")
             },
-            "peak_bytes": max(run["peak_bytes"] for kind in runs[name].values() for run in kind),
+            "peak_bytes": max(runs[name, kind]["peak_bytes"] for runs in done for kind in ("warm", "cold")),
             "disk_bytes": sum(path.stat().st_size for path in files_of(name, h5ad, folder)),
             "convert_s": seconds[name],
             "left_in_page_cache": left[name],
         }
     return figures
+
+
+def one_round(
+    h5ad: Path, folder: Path, names: list[str], left_out: dict[str, str], left: dict[str, float], options: list[str]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Measure each reader once warm and once cold; note what failed, and the most that was left in the page cache."""
+    runs = {}
+    for temperature in ("warm", "cold"):
+        for name in [name for name in names if name not in left_out]:
+            paths = files_of(name, h5ad, folder)
+            if temperature == "warm":
+                warm(paths)
+            else:
+                cool(paths)
+                left[name] = max(left[name], resident(paths))
+            found = worker("read", name, h5ad, folder, *options)
+            if isinstance(found, str):
+                left_out[name] = found
+            else:
+                runs[name, temperature] = found
+    return runs
 
 
 def ratios(figures: dict[str, dict[str, object]]) -> Table:
@@ -226,7 +241,9 @@ def main() -> None:
         return
     figures = measure(h5ad, options.folder, options.rounds, given)
     title = f"{options.cells:,} cells x {options.genes:,} genes, {n_entries / options.cells:,.0f} genes a cell"
-    print_tables([table_of(figures, f"{title}, batches of {options.batch}, {options.rounds} rounds"), ratios(figures)])
+    print_tables(
+        [table_of(figures, f"{title}, batches of {options.batch}, up to {options.rounds} rounds"), ratios(figures)]
+    )
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if options.chart:

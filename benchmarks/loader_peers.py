@@ -106,10 +106,10 @@ class BackedAnnData:
 
 
 class ScDataset:
-    """scDataset over a backed h5ad: blocks of 16 cells, 64 batches fetched at once."""
+    """scDataset over a backed h5ad: blocks of 16 cells, 16 batches fetched at once, as is its default."""
 
     name = "scDataset"
-    ahead = 64
+    ahead = 16
 
     def batches(self, h5ad: Path, folder: Path, batch: int, seed: int) -> Iterator[int]:
         import anndata
@@ -172,7 +172,7 @@ class ShardedZarr:
 
     name = "sharded zarr, annbatch's way"
     run, pool = 512, 32
-    ahead = 64
+    ahead = 64  # batches in a pool
 
     def convert(self, h5ad: Path, folder: Path) -> None:
         import zarr

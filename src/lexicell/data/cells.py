@@ -18,7 +18,7 @@ from lexicell.data.gene_sampler import SparseRows
 from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
-from lexicell.labels import LabelTree
+from lexicell.labels import LabelTree, clean_labels
 
 Int64 = npt.NDArray[np.int64]
 
@@ -145,8 +145,8 @@ class CellCollection:
             parts = [_categories(store, name) for store in self.stores]
         names = tuple(sorted({str(level) for part in parts for level in part.categories}))
         places = pd.Index(names, dtype=object)
-        codes = [np.append(places.get_indexer(part.categories.astype(str)), -1)[part.codes] for part in parts]
-        return CodedColumn(names, np.concatenate(codes).astype(np.int32))
+        codes = [_looked_up(places.get_indexer(part.categories.astype(str)), part.codes) for part in parts]
+        return CodedColumn(names, np.concatenate(codes))
 
     def column(self, name: str) -> npt.NDArray[np.object_]:
         """Return one column of the cell annotation of all stores as text (n_cells,), None where it is unknown."""
@@ -163,7 +163,7 @@ class CellCollection:
         for place, (name, levels) in enumerate(covariates.items()):
             column = self.coded(name)
             known = pd.Index(list(levels), dtype=object).get_indexer(pd.Index(column.names, dtype=object)) + 1
-            codes[:, place] = np.append(known, 0)[column.codes]
+            codes[:, place] = _looked_up(known, column.codes, missing=0)
         return codes
 
     def _encode_labels(self, tree: LabelTree | None) -> npt.NDArray[np.int32]:
@@ -174,7 +174,9 @@ class CellCollection:
                 if not all(level in store.columns for level in levels):
                     continue
                 for place, level in enumerate(levels):
-                    codes = tree.encode(store.obs_columns([level]))[:, place]
+                    column = clean_labels(store.obs_columns([level])[level])
+                    known = pd.Index(tree.names[place], dtype=object)
+                    codes = _looked_up(known.get_indexer(pd.Index(column.categories, dtype=object)), column.codes)
                     labels[start : start + store.n_cells, place] = codes
         return labels
 
@@ -226,6 +228,14 @@ class CellCollection:
 
 def _is_identity(gene_map: npt.NDArray[np.int32]) -> bool:
     return bool((gene_map == np.arange(len(gene_map))).all())
+
+
+def _looked_up(
+    places: npt.NDArray[np.integer[Any]], codes: npt.NDArray[np.integer[Any]], missing: int = -1
+) -> npt.NDArray[np.int32]:
+    """Return `places` of some codes in 32 bits, for millions of cells; `missing` where a code is -1."""
+    found: npt.NDArray[np.int32] = np.append(places, missing).astype(np.int32)[codes]
+    return found
 
 
 def _categories(store: Store, name: str) -> Any:

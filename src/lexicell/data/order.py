@@ -21,6 +21,8 @@ from lexicell.randomness import permutation
 
 Int64 = npt.NDArray[np.int64]
 
+_BLOCKS_AT_ONCE = 1 << 16  # of which the panels are counted: millions of cells need not be gone through at once
+
 
 @dataclass(frozen=True)
 class OrderConfig:
@@ -149,9 +151,12 @@ class _EveryBlock:
         self._n_blocks = -(-self.n_cells // block_size)
         # Cells of each panel in each block, from which any pool's place among its panel's cells follows.
         n_panels = int(panel.max()) + 1 if len(panel) else 0
-        block = np.arange(self.n_cells) // block_size
-        table = np.bincount(block * n_panels + panel, minlength=self._n_blocks * n_panels)
-        self._per_block = table.reshape(self._n_blocks, n_panels)
+        self._per_block = np.empty((self._n_blocks, n_panels), np.int64)
+        for first in range(0, self._n_blocks, _BLOCKS_AT_ONCE):
+            here = panel[first * block_size : (first + _BLOCKS_AT_ONCE) * block_size]
+            rows = self._per_block[first : first + _BLOCKS_AT_ONCE]
+            keys = np.arange(len(here)) // block_size * n_panels + here
+            rows[:] = np.bincount(keys, minlength=rows.size).reshape(rows.shape)
         self._per_panel = self._per_block.sum(axis=0)
 
     def sizes(self, epoch: int) -> Int64:

@@ -94,7 +94,7 @@ def group_shares(names: tuple[str, ...], group: Int64, config: WeightConfig) -> 
         When a weight is given to a group that does not occur, or all cells are left out.
     """
     codes = np.where(group < 0, len(names), group)
-    present, codes = np.unique(codes, return_inverse=True)
+    present, codes = _numbered(codes)
     kept = tuple([*names, NO_VALUE][place] for place in present)
     unknown = [name for name in config.weights if name not in kept]
     if unknown:
@@ -106,7 +106,13 @@ def group_shares(names: tuple[str, ...], group: Int64, config: WeightConfig) -> 
     mass = factors * (cells / cells.sum()) ** (1.0 / config.temperature)
     if not mass.sum() > 0:
         raise InputError(f"data.weights: every {config.by} has the weight 0; there is nothing left to train on")
-    return GroupShares(kept, codes.astype(np.int64), cells, mass / mass.sum())
+    return GroupShares(kept, codes, cells, mass / mass.sum())
+
+
+def _numbered(keys: Int64) -> tuple[Int64, Int64]:
+    """Do what ``np.unique(keys, return_inverse=True)`` does, for few distinct keys from 0 on, without sorting."""
+    seen = np.bincount(keys) > 0
+    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[keys]
 
 
 class WeightedBlocks:
@@ -130,7 +136,7 @@ class WeightedBlocks:
         self._size = block_size
         self._seed = seed
         # A stratum is a group's cells of one panel: then the cells dealt from a panel can be counted without a draw.
-        strata, stratum = np.unique(shares.group * self.n_panels + panel, return_inverse=True)
+        strata, stratum = _numbered(shares.group * self.n_panels + panel)
         self._panel = strata % self.n_panels
         self._by_stratum = np.argsort(stratum, kind="stable")  # ascending within a stratum: as they lie on disk
         self._cells = np.bincount(stratum, minlength=len(strata)).astype(np.int64)
