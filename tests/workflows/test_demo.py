@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -13,6 +15,7 @@ from anndata import AnnData
 from lexicell.reporting.text import print_tables
 from lexicell.workflows import demo as module
 from lexicell.workflows.demo import METHODS, DemoResult, demo
+from lexicell.workflows.pretrain import PretrainResult, pretrain
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,15 @@ def test_it_goes_on_from_where_it_was_stopped(
         with pytest.raises(KeyboardInterrupt):
             demo(out, overrides=small | {"trainer.max_steps": 3}, progress=False)
     assert not (out / "metrics.json").exists()
+
+    def stopped(*args: Any, **kwargs: Any) -> PretrainResult:
+        result = pretrain(*args, **kwargs)
+        return replace(result, fitted=replace(result.fitted, finished=False))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "pretrain", stopped)
+        with pytest.raises(KeyboardInterrupt):  # nothing is made of a model that a signal stopped
+            demo(out, overrides=small | {"trainer.max_steps": 3}, progress=False)
     result = demo(out, overrides=small, progress=False)
     check(result, out)
     assert result.pretrained.fitted.steps == 6

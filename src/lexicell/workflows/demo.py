@@ -117,7 +117,7 @@ def demo(
         if run.exists() and not resume:
             shutil.rmtree(run)  # stopped before it began
         changes = {"seed": seed, **(overrides or {})}
-        pretrained = pretrain("tiny", store, run, resume=resume, overrides=changes, progress=progress)
+        pretrained = pretrain("tiny", store, run, resume=resume, overrides=changes, progress=progress).unless_stopped()
     model = pretrained.model()
     with step("embed", f"Embedding and annotating donor {QUERY_DONOR}"):
         embed(model, query, out=out / "query_embedded.h5ad", progress=False)

@@ -76,7 +76,8 @@ class FoldModels:
                 prepare({"datasets": [{"adata": adata, "species": species_of(self.store)} | _fields(adata)]}, cells)
             if not finished(run):
                 overrides = {"objectives.labels": 0.0, "seed": seed}
-                pretrain(self.recipe, cells, run, resume=run.exists(), overrides=overrides, progress=False)
+                begun = pretrain(self.recipe, cells, run, resume=run.exists(), overrides=overrides, progress=False)
+                begun.unless_stopped()
             self._models[fold, seed] = CellModel.load(run)
         return self._models[fold, seed]
 

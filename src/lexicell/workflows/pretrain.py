@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lexicell.data.store import Store
 from lexicell.inference.cell_model import CellModel
@@ -26,6 +26,18 @@ class PretrainResult:
     def model(self) -> CellModel:
         """Load the trained model."""
         return CellModel.load(self.run)
+
+    def unless_stopped(self) -> Self:
+        """Return itself, for what would go on with the model.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            When a signal stopped the run: it stops what comes after, too.
+        """
+        if not self.fitted.finished:
+            raise KeyboardInterrupt
+        return self
 
     def figures(self) -> dict[str, Any]:
         """Return the figures for programs."""
