@@ -73,3 +73,9 @@ def test_an_absent_baseline_is_refused(task):
     bench = run_benchmark([task], {"coin": coin})
     with pytest.raises(ValueError, match="baseline: 'oracle' has no predictions for toy, type"):
         paired_intervals(bench.predictions, "oracle", hit_rate)
+
+
+def test_a_baseline_alone_has_no_intervals_but_their_columns(task):
+    table = paired_intervals(run_benchmark([task], {"oracle": oracle}).predictions, "oracle", hit_rate)
+    assert table.empty
+    assert {"task", "level", "competitor", "low", "high"} <= set(table)

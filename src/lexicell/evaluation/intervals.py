@@ -11,6 +11,7 @@ import pandas as pd
 from lexicell.evaluation.runner import Score, codes_of
 from lexicell.randomness import generator
 
+COLUMNS = ("task", "level", "competitor", "score", "baseline_score", "difference", "low", "high", "resampled")
 FEWEST_GROUPS = 5  # whole groups are drawn from so many on; draws of fewer are too alike to tell anything
 
 
@@ -75,7 +76,7 @@ def paired_intervals(
                     "resampled": "cells" if groups is None else "groups",
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _by_seed(part: pd.DataFrame) -> list[pd.Series]:
