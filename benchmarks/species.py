@@ -5,9 +5,9 @@ Usage:
   python benchmarks/species.py curves [--seeds N] [--out docs/images/species_alignment]
 
 `study` runs real tasks: Baron mouse and human, both ways, and pseudo-species (donors of one species whose genes count
-as unknown to each other: there the truth is known). `curves` simulates species that diverge, shift in composition, or
-have few cells. Types of the first species are carried to the second and scored over the types that both have; orthologs
-are only scored by. Methods:
+as unknown to each other: there the truth is known), as they are and made to diverge. `curves` simulates species that
+diverge, shift in composition, or have few cells. Types of the first species are carried to the second and scored over
+the types that both have; orthologs are only scored by. Methods:
 
 - coupling: what `extend` sets rows by; its labels are those of the matched groups.
 - coupling, shuffled counts: each gene's values shuffled among the second species' cells. Must fail.
@@ -56,6 +56,7 @@ LABEL = "cell_ontology_id"
 NEIGHBORS = 15
 LEAST_CELLS = 5  # in which a gene is expressed, to be matched
 LABELLED = (1, 3, 5)
+GENE_SPREAD, TYPE_SPREAD, LOST = 0.8, 0.6, 0.25  # of pseudo-species that diverge
 SCORED = 6000  # ortholog pairs at most, drawn
 
 
@@ -90,6 +91,35 @@ class Task:
     pairs: npt.NDArray[np.int64]
 
 
+def diverged(task: Task, seed: int) -> Task:
+    """Make renamed donors diverge about as far as mouse and human.
+
+    The second's counts are thinned by a factor a gene, and one a gene and type; a quarter of the genes lose their
+    counterpart.
+    """
+    rng = np.random.default_rng(seed)
+    counts, genes = csr_matrix(task.second.counts, copy=True), task.second.genes["symbol"]
+    types, code = np.unique(task.second.types.astype(str), return_inverse=True)
+    factor = np.exp(GENE_SPREAD * rng.standard_normal(len(genes)))[None]
+    factor = factor * np.exp(TYPE_SPREAD * rng.standard_normal((len(types), len(genes))))
+    factor = np.minimum(factor / np.quantile(factor, 0.9), 1.0)
+    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    counts.data = rng.binomial(counts.data.astype(int), factor[code[rows], counts.indices]).astype(float)
+    counts.eliminate_zeros()
+    kept = [rng.random(len(genes)) >= LOST / 2, rng.random(len(task.first.genes)) >= LOST / 2]
+    second = Side.of(counts[:, kept[0]], pd.Index(genes[kept[0]]), pd.Series(task.second.types))
+    names = pd.Index(task.first.genes["symbol"][kept[1]])
+    first = Side.of(task.first.counts[:, kept[1]], names, pd.Series(task.first.types))
+    return renamed(first, second)
+
+
+def renamed(first: Side, second: Side) -> Task:
+    """Take two sides of one species for two species; equal names are orthologs."""
+    both = pd.Index(first.genes["symbol"]).intersection(second.genes["symbol"])
+    rows = [pd.Index(side.genes["symbol"]).get_indexer(both) for side in (first, second)]
+    return Task(first, second, np.stack(rows, axis=1).astype(np.int64))
+
+
 def real_tasks(data: Path) -> dict[str, Callable[[], Task]]:
     """Name -> how to read it."""
 
@@ -103,18 +133,24 @@ def real_tasks(data: Path) -> dict[str, Callable[[], Task]]:
         return Task(a, b, read_orthologs(data / ORTHOLOGS, first, second).match(a.genes, b.genes))
 
     def within(name: str, first: tuple[str, ...], second: tuple[str, ...]) -> Task:
-        a, b = cells(name, first), cells(name, second)
-        both = pd.Index(a.genes["symbol"]).intersection(b.genes["symbol"])
-        rows = [pd.Index(side.genes["symbol"]).get_indexer(both) for side in (a, b)]
-        return Task(a, b, np.stack(rows, axis=1).astype(np.int64))
+        return renamed(cells(name, first), cells(name, second))
 
+    others = ("human1", "human2", "human4")
+    donors: dict[str, Callable[[], Task]] = {
+        "mouse1 -> mouse2": lambda: within("mouse", ("mouse1",), ("mouse2",)),
+        "mouse2 -> mouse1": lambda: within("mouse", ("mouse2",), ("mouse1",)),
+        "human3 -> others": lambda: within("human", ("human3",), others),
+        "others -> human3": lambda: within("human", others, ("human3",)),
+    }
     return {
         "mouse -> human": lambda: between("mouse", "human"),
         "human -> mouse": lambda: between("human", "mouse"),
-        "mouse1 -> mouse2, renamed": lambda: within("mouse", ("mouse1",), ("mouse2",)),
-        "mouse2 -> mouse1, renamed": lambda: within("mouse", ("mouse2",), ("mouse1",)),
-        "human3 -> others, renamed": lambda: within("human", ("human3",), ("human1", "human2", "human4")),
-        "others -> human3, renamed": lambda: within("human", ("human1", "human2", "human4"), ("human3",)),
+        **{f"{name}, renamed": read for name, read in donors.items()},
+        **{
+            f"{name}, diverged {draw}": partial(lambda read, draw: diverged(read(), draw), read, draw)
+            for name, read in donors.items()
+            for draw in (0, 1)
+        },
     }
 
 
