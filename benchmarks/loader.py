@@ -27,7 +27,7 @@ from loader_peers import PEERS
 from matplotlib.figure import Figure
 from synthetic_atlas import Atlas, write_atlas
 
-from lexicell.reporting.figures import INK, PALETTE, STYLE, to_svg
+from lexicell.reporting.figures import INK, MUTED, PALETTE, STYLE, to_svg
 from lexicell.reporting.text import Table, print_tables
 
 WORKER = Path(__file__).with_name("loader_peers.py")
@@ -189,25 +189,29 @@ def table_of(figures: dict[str, dict[str, object]], title: str) -> Table:
 
 
 def draw(figures: dict[str, dict[str, object]], title: str) -> str:
-    """Draw cells per second, warm and cold, as bars with their range; return SVG text."""
+    """Draw cells per second, of the processor's time and of the clock, as bars with their range; return SVG text."""
     kept = {name: found for name, found in figures.items() if "left_out" not in found}
-    names = sorted(kept, key=lambda name: statistics.median(kept[name]["warm_cells_per_s"]))
-    kinds = {"warm": ("warm_cells_per_s", PALETTE[0]), "cold": ("cold_cells_per_s", PALETTE[4])}
+    names = sorted(kept, key=lambda name: statistics.median(kept[name]["warm_cells_per_cpu_s"]))
+    kinds = {
+        "warm, per second of processor time": ("warm_cells_per_cpu_s", PALETTE[0]),
+        "warm, per second": ("warm_cells_per_s", PALETTE[4]),
+        "cold, per second": ("cold_cells_per_s", MUTED),
+    }
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 0.5 * len(names) + 1.1), layout="constrained")
+        figure = Figure(figsize=(7.5, 0.55 * len(names) + 1.1), layout="constrained")
         axes = figure.add_subplot()
         for place, (label, (key, colour)) in enumerate(kinds.items()):
             middle = [statistics.median(kept[name][key]) for name in names]
             reach = [[m - min(kept[name][key]) for m, name in zip(middle, names, strict=True)],
                      [max(kept[name][key]) - m for m, name in zip(middle, names, strict=True)]]  # fmt: skip
-            heights = [y + 0.38 * (0.5 - place) for y in range(len(names))]
-            axes.barh(heights, middle, 0.36, color=colour, label=label)
+            heights = [y + 0.27 * (1 - place) for y in range(len(names))]
+            axes.barh(heights, middle, 0.25, color=colour, label=label)
             axes.errorbar(middle, heights, xerr=reach, fmt="none", ecolor=INK, elinewidth=0.8)
             for m, over, y in zip(middle, reach[1], heights, strict=True):
-                axes.annotate(f"{m:,.0f}", (m + over, y), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+                axes.annotate(f"{m:,.0f}", (m + over, y), (4, 0), textcoords="offset points", va="center", fontsize=7)
         axes.set_yticks(range(len(names)), names)
         axes.grid(visible=False, axis="y")
-        axes.set(xscale="log", xlabel="cells per second, one process (bar: median; line: range)", title=title)
+        axes.set(xscale="log", xlabel="cells, one process (bar: median; line: range)", title=title)
         axes.margins(x=0.12)
         axes.legend(loc="lower right")
         return to_svg(figure)

@@ -105,7 +105,11 @@ def main() -> None:
             h5ad = options.folder / f"{layout}{cells}.h5ad"
             compression = None if options.plain else "gzip"
             shape = Atlas(cells, options.genes, options.genes_per_cell, layout=layout, compression=compression)
-            runs[layout, cells] = {"h5ad": h5ad, "entries": write_atlas(h5ad, shape), "read": [], "prepare": []}
+            if not h5ad.exists():
+                write_atlas(h5ad, shape)
+            with h5py.File(h5ad) as file:
+                entries = len(file["X"]["data"])
+            runs[layout, cells] = {"h5ad": h5ad, "entries": entries, "read": [], "prepare": []}
     for _ in range(options.rounds):
         for run in runs.values():
             for action in ("read", "prepare"):
