@@ -294,7 +294,8 @@ def _dear(first: GroupedCells, second: GroupedCells, labels: tuple[Int64, Int64]
         np.add.at(counts, (side.group[known >= 0], known[known >= 0]), 1)
         parts.append(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
         labelled.append(counts.any(axis=1))
-    dear: Float32 = np.float32(cost) * np.outer(*labelled) * (1 - parts[0] @ parts[1].T)
+    both = labelled[0][:, None] & labelled[1]
+    dear: Float32 = np.float32(cost) * both * (1 - parts[0] @ parts[1].T)
     return dear
 
 
