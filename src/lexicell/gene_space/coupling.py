@@ -288,12 +288,13 @@ def _alternate(
 def _dear(first: GroupedCells, second: GroupedCells, labels: tuple[Int64, Int64], cost: float) -> Float32:
     """Return what labels add to the cost of matching two groups, (n, m); nothing for groups without labelled cells."""
     n_labels = 1 + max(int(part.max(initial=0)) for part in labels)
-    parts, labelled = [], []
+    parts: list[Float32] = []
+    labelled: list[npt.NDArray[np.bool_]] = []
     for side, known in zip((first, second), labels, strict=True):
         counts = np.zeros((len(side.share), n_labels), np.float32)
         np.add.at(counts, (side.group[known >= 0], known[known >= 0]), 1)
         parts.append(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-        labelled.append(counts.any(axis=1))
+        labelled.append(counts.sum(axis=1) > 0)
     both = labelled[0][:, None] & labelled[1]
     dear: Float32 = np.float32(cost) * both * (1 - parts[0] @ parts[1].T)
     return dear
