@@ -126,6 +126,8 @@ def main() -> None:
             "prepare_s": statistics.median(p["seconds"] for p in run["prepare"]),
             "ratio": statistics.median(ratios),
             "ratios": ratios,
+            "read_cpu_s": statistics.median(r["cpu_seconds"] for r in run["read"]),
+            "prepare_cpu_s": statistics.median(p["cpu_seconds"] for p in run["prepare"]),
             "cpu_ratio": statistics.median(cpu),
             "peak_bytes": max(p["peak_bytes"] for p in run["prepare"]),
         }
