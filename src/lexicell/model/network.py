@@ -64,8 +64,8 @@ class CellNetwork(nn.Module):
     Attributes
     ----------
     marginal
-        (n_genes, n_classes) log-probability of each gene's count classes whatever the cell, which the decoder's logits
-        are added to: it learns in what a cell differs. Zeros where it learned all.
+        (n_genes, n_classes) log-probability of each gene's count classes whatever the cell. The decoder's logits are
+        added to it: they learn in what a cell differs. Zeros where they learned all.
     """
 
     marginal: Tensor

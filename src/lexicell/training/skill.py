@@ -21,6 +21,7 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 N_DEPTH_BINS = 8
+LEAST_MARGINAL = -6.0  # nats; without it, counts of 5 and more were learned worse than from nothing
 MAX_CELLS = 50_000  # cells that a baseline is fitted on: enough for 8 bins, and seconds to read
 SMOOTHINGS = (
     0.3,
@@ -69,8 +70,13 @@ class CountBaseline(nn.Module):
         return -self.log_probabilities[bins.unsqueeze(1), genes, classes]
 
     def marginal(self) -> Tensor:
-        """Return log P(class | gene) over all depth bins, which hold about as many cells each: (n_genes, n_classes)."""
-        return self.log_probabilities.logsumexp(dim=0) - math.log(len(self.log_probabilities))
+        """Return log P(class | gene) over all depth bins, which hold about as many cells each: (n_genes, n_classes).
+
+        It is never below `LEAST_MARGINAL`: a model that begins from it must be able to learn that the cells of one type
+        show counts which hardly any cell shows.
+        """
+        marginal = self.log_probabilities.logsumexp(dim=0) - math.log(len(self.log_probabilities))
+        return marginal.clamp(min=LEAST_MARGINAL)
 
 
 @dataclass(frozen=True)
