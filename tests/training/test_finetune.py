@@ -41,6 +41,9 @@ def test_the_same_seed_gives_the_same_model(cell_model, reference):
     config = FinetuneConfig(max_steps=3)
     tuned = [finetune(cell_model, query.counts, query.gene_index, codes, tree, held_out, config) for _ in range(2)]
     assert tuned[0].history == tuned[1].history
+    first, second = (result.model.network.state_dict() for result in tuned)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
 
 
 def test_deeper_layers_learn_slower(cell_model):

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
@@ -116,7 +115,7 @@ def finetune(
     config
         How.
     seed
-        Draws the order of cells and which genes are shown.
+        Draws the order of cells, which genes are shown, and what is dropped.
     said
         Called with a line at each check.
 
@@ -138,12 +137,13 @@ def finetune(
     optimizer = build_groups(network, config)
     steps = min(config.max_steps, config.max_epochs * -(-len(learned) // config.batch_size))
     views = _Views(counts, genes, model, seed)
+    drops = torch.Generator().manual_seed(integer_seed(seed, "finetune dropout"))
     every = max(1, min(-(-len(learned) // config.batch_size), steps))
     best, history, since = (-1.0, 0, copy.deepcopy(network.state_dict())), [], 0
     for step, rows in enumerate(_batches(learned, config.batch_size, steps, seed), start=1):
         _set_rates(optimizer, step, steps)
         cls = _cls(network, views.draw(rows, step))
-        scores = network_head(network)(F.dropout(cls, config.dropout), config.label_balance)
+        scores = network_head(network)(_drop(cls, config.dropout, drops), config.label_balance)
         total, n_labels = label_cross_entropy(scores, torch.from_numpy(codes[rows]).to(model.device))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(total / n_labels.clamp(min=1))
@@ -193,6 +193,12 @@ def network_head(network: CellNetwork) -> LabelHead:
     """Return the label head, which a network being fine-tuned has."""
     assert network.label_head is not None
     return network.label_head
+
+
+def _drop(cls: Tensor, share: float, drops: torch.Generator) -> Tensor:
+    """Drop a share of the numbers, as `torch.nn.functional.dropout` does, by draws of one's own."""
+    kept = torch.rand(cls.shape, generator=drops) >= share
+    return cls * kept.to(cls) / max(1 - share, 1e-9)
 
 
 def _start(model: CellModel, tree: LabelTree, codes: Int64) -> CellNetwork:
