@@ -21,6 +21,7 @@ from lexicell.annotation.likelihood import LikelihoodTree
 from lexicell.annotation.linear import Float32, Int64, LinearTree, fit_linear_tree
 from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, choose_weights, multiply_experts
 from lexicell.annotation.tree import Tables, consistent
+from lexicell.annotation.whitening import Whitening
 from lexicell.labels import LabelTree
 
 _EQUAL = (1.0, 1.0, 1.0)  # weights before they are chosen
@@ -107,7 +108,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class KnnMethod:
-    """The nearest labelled cells vote."""
+    """The nearest labelled cells vote, in the reference's whitened embedding."""
 
     settings: KnnSettings = field(default_factory=KnnSettings)
     name: str = "knn"
@@ -116,15 +117,17 @@ class KnnMethod:
 
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> Labeller:
         """Keep the labelled cells."""
-        return _Voting(Voters(cells.embedding, codes, tree, self.settings))
+        space = Whitening.fit(cells.embedding)
+        return _Voting(space, Voters(space(cells.embedding), codes, tree, self.settings))
 
 
 @dataclass(frozen=True, eq=False)
 class _Voting:
+    space: Whitening
     voters: Voters
 
     def tables(self, cells: SeenCells) -> Tables:
-        return self.voters.tables(cells.embedding)
+        return self.voters.tables(self.space(cells.embedding))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""Whitening: the leading directions of an embedding, each given the same say.
+
+A cell embedding that was trained to predict raw counts holds depth above all: without labels, half of its variance is
+one direction along log total counts, and neighbours are cells of like depth. Nearness in whitened components is told
+by what else it holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+COMPONENTS = 30
+_LEAST = 1e-9  # of the first component's variance: below it lies noise of the arithmetic
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """Centre and directions of an embedding.
+
+    Attributes
+    ----------
+    centre
+        (width,) mean.
+    directions
+        (width, n_components) principal components, each divided by its standard deviation.
+    """
+
+    centre: npt.NDArray[np.float64]
+    directions: npt.NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, embedding: npt.NDArray[np.floating], most: int = COMPONENTS) -> Self:
+        """Learn from cells (n_cells, width); with a single cell, or cells all alike, nothing is turned or scaled."""
+        points = np.asarray(embedding, dtype=np.float64)
+        centre = points.mean(axis=0)
+        values, vectors = np.linalg.eigh((points - centre).T @ (points - centre) / max(len(points), 1))
+        if values[-1] <= 0:
+            return cls(np.zeros_like(centre), np.eye(len(centre)))
+        kept = np.flatnonzero(values > _LEAST * values[-1])[-most:]
+        return cls(centre, vectors[:, kept] / np.sqrt(values[kept]))
+
+    def __call__(self, embedding: npt.NDArray[np.floating]) -> Float32:
+        """Return the components of cells, (n_cells, width) -> (n_cells, n_components)."""
+        whitened: Float32 = ((embedding - self.centre) @ self.directions).astype(np.float32)
+        return whitened

@@ -1,0 +1,32 @@
+import numpy as np
+
+from lexicell.annotation.whitening import Whitening
+
+
+def test_components_have_unit_variance_and_no_correlation() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((500, 6)) @ np.diag([100, 10, 3, 1, 0.5, 0]) @ rng.standard_normal((6, 6)) + 5
+    whitened = Whitening.fit(points)(points)
+    assert whitened.shape == (500, 5)  # one direction is empty
+    np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(5), atol=1e-3)
+    assert Whitening.fit(points, most=2)(points).shape == (500, 2)
+
+
+def test_neighbours_are_told_by_more_than_the_loudest_direction() -> None:
+    rng = np.random.default_rng(1)
+    kind = np.arange(400) % 2
+    points = np.stack([rng.standard_normal(400) * 5000, kind + 0.1 * rng.standard_normal(400)], axis=1)
+    whitened = Whitening.fit(points)(points)
+
+    def shared(space: np.ndarray) -> float:
+        gaps = np.square(space[:, None] - space).sum(-1)
+        np.fill_diagonal(gaps, np.inf)
+        return float((kind[gaps.argmin(1)] == kind).mean())
+
+    assert shared(points) < 0.8
+    assert shared(whitened) > 0.9
+
+
+def test_cells_all_alike_stay_as_they_are() -> None:
+    points = np.ones((3, 4))
+    np.testing.assert_array_equal(Whitening.fit(points)(points), points)
