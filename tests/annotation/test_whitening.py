@@ -30,3 +30,15 @@ def test_neighbours_are_told_by_more_than_the_loudest_direction() -> None:
 def test_cells_all_alike_stay_as_they_are() -> None:
     points = np.ones((3, 4))
     np.testing.assert_array_equal(Whitening.fit(points)(points), points)
+
+
+def test_few_cells_keep_their_distances() -> None:
+    rng = np.random.default_rng(2)
+    points = np.repeat(np.eye(96)[:3], 9, axis=0) + 0.05 * rng.standard_normal((27, 96))
+    kind = np.repeat(np.arange(3), 9)
+    whitened = Whitening.fit(points)(points)
+    assert whitened.shape == (27, 2)
+    gaps = np.square(whitened[:, None] - whitened).sum(-1)
+    np.fill_diagonal(gaps, np.inf)
+    assert (kind[gaps.argmin(1)] == kind).all()
+    np.testing.assert_allclose(Whitening.fit(points[:12])(points), points, rtol=1e-6)

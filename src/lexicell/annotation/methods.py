@@ -19,12 +19,10 @@ from lexicell.annotation.centroids import CentroidTree
 from lexicell.annotation.knn import KnnSettings, Voters
 from lexicell.annotation.likelihood import LikelihoodTree
 from lexicell.annotation.linear import Float32, Int64, LinearTree, fit_linear_tree
-from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, choose_weights, multiply_experts
+from lexicell.annotation.probe import EQUAL, GeneFeatures, Probe, ProbeSettings, choose_weights, multiply_experts
 from lexicell.annotation.tree import Tables, consistent
 from lexicell.annotation.whitening import Whitening
 from lexicell.labels import LabelTree
-
-_EQUAL = (1.0, 1.0, 1.0)  # weights before they are chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +202,7 @@ class FinetuneMethod:
         by_genes = fit_linear_tree(features(cells.counts), codes, tree, self.settings.genes)
         likelihood = LikelihoodTree.fit(cells.counts, codes, tree)
         profiles = CentroidTree.fit(cells.counts, codes, tree)
-        return _HeadAndGenes(tree, features, by_genes, likelihood, profiles, self.settings.weights or _EQUAL)
+        return _HeadAndGenes(tree, features, by_genes, likelihood, profiles, self.settings.weights or EQUAL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +299,7 @@ def cross_fit_weighing(
     Parameters are those of `cross_fit`. Three numbers are chosen, so that the held-out probabilities, which are made
     with them, flatter but little.
     """
-    held_out = cross_fit(_Opinions(method.weighing(_EQUAL)), cells, codes, tree, folds, learn_from, judge)
+    held_out = cross_fit(_Opinions(method.weighing(EQUAL)), cells, codes, tree, folds, learn_from, judge)
     n_levels = len(tree.levels)
     experts = [held_out.tables[start : start + n_levels] for start in range(0, len(held_out.tables), n_levels)]
     weights = method.settings.weights or choose_weights(tree, experts, codes[held_out.rows])

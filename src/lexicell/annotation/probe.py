@@ -38,7 +38,7 @@ Opinion = Sequence[Float32]  # log P(label | parent), one table (n_cells, n_labe
 # Of likelihood, profiles, embedding. The first two always have a say: held-out cells of the same study may see no need
 # of them where a new donor or study does.
 WEIGHTS = ((0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0), (0.0, 0.25, 0.5, 1.0))
-_ALL = (1.0, 1.0, 1.0)
+EQUAL = (1.0, 1.0, 1.0)  # weights before they are chosen
 _FOLDS = 3  # in which a weight is chosen
 _HEATS = np.geomspace(0.25, 8, 11).astype(np.float32)
 _UNLIKELY = -12.0
@@ -188,7 +188,7 @@ class Probe:
         donors: npt.NDArray[np.object_] | None,
     ) -> Self:
         """Fit with the weights that do best on held-out cells."""
-        fixed = replace(settings, weights=_ALL)
+        fixed = replace(settings, weights=EQUAL)
         whole = cls.fit(embedding, counts, codes, tree, fixed)
         rows, opinions = [], []
         for fold in reference_folds(donors, codes, most=_FOLDS)[0]:

@@ -36,11 +36,14 @@ class Whitening:
 
     @classmethod
     def fit(cls, embedding: npt.NDArray[np.floating], most: int = COMPONENTS) -> Self:
-        """Learn from cells (n_cells, width); with a single cell, or cells all alike, nothing is turned or scaled."""
+        """Learn from cells (n_cells, width), at most a component for ten of them: in as many whitened components as
+        there are cells, all cells would lie equally far apart. Cells that are few or all alike stay as they are.
+        """
         points = np.asarray(embedding, dtype=np.float64)
         centre = points.mean(axis=0)
         values, vectors = np.linalg.eigh((points - centre).T @ (points - centre) / max(len(points), 1))
-        if values[-1] <= 0:
+        most = min(most, len(points) // 10)
+        if values[-1] <= 0 or most < 2:
             return cls(np.zeros_like(centre), np.eye(len(centre)))
         kept = np.flatnonzero(values > _LEAST * values[-1])[-most:]
         return cls(centre, vectors[:, kept] / np.sqrt(values[kept]))

@@ -198,7 +198,7 @@ def network_head(network: CellNetwork) -> LabelHead:
 def _drop(cls: Tensor, share: float, drops: torch.Generator) -> Tensor:
     """Drop a share of the numbers, as `torch.nn.functional.dropout` does, by draws of one's own."""
     kept = torch.rand(cls.shape, generator=drops) >= share
-    return cls * kept.to(cls) / max(1 - share, 1e-9)
+    return cls * kept.to(cls) / (1 - share)
 
 
 def _start(model: CellModel, tree: LabelTree, codes: Int64) -> CellNetwork:

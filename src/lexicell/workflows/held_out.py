@@ -21,11 +21,10 @@ from sklearn.decomposition import PCA
 
 from lexicell.annotation.calibration import reliability
 from lexicell.annotation.coverage_curve import coverage_curve
-from lexicell.annotation.knn import transfer_labels
+from lexicell.annotation.methods import KnnMethod, SeenCells
 from lexicell.annotation.probe import Probe
 from lexicell.annotation.scores import accuracy, confusion, coverage, macro_f1
 from lexicell.annotation.tree import Calls, call_labels, consistent
-from lexicell.annotation.whitening import Whitening
 from lexicell.data.cells import CellCollection
 from lexicell.data.query import Query, store_queries
 from lexicell.data.store import Store
@@ -138,11 +137,11 @@ def compare(
     known = _embed(model, reference, progress=progress)
     outputs = [model.run(part, progress=progress) for part in query.parts]
     asked = np.concatenate([out.embedding for out in outputs])
-    space = Whitening.fit(known)
+    voting = KnnMethod().fit(SeenCells(known), codes, tree)
     probe = Probe.fit(known, counts[0], codes, tree)
     own_calls = [
         ("probe", tree, call_labels(tree, probe.tables(asked, counts[1]))),
-        ("knn", tree, transfer_labels(space(known), codes, space(asked), tree)),
+        ("knn", tree, call_labels(tree, voting.tables(SeenCells(asked)))),
     ]
     own = model.label_tree
     if own is not None and set(tree.levels) <= set(own.levels) and outputs[0].probabilities:
