@@ -37,7 +37,6 @@ def test_sums_are_those_of_the_weights_one_by_one(cell_model: CellModel, known: 
                 network.genes(ids),
                 network.counts(network.count_classes(counts)),
                 network.bag.weights(ids, counts, depth),
-                depth,
                 told,
             )
             (weights,) = network.encoder.attention_weights(x)

@@ -63,6 +63,13 @@ def test_a_frozen_table_comes_back_frozen(tmp_path: Path) -> None:
     assert torch.equal(loaded.genes.weight, network.genes.weight)
 
 
+def test_a_model_of_an_earlier_format_is_refused(saved: Path) -> None:
+    config = saved / "config.json"
+    config.write_text(config.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(InputError, match="format 1, but this lexicell reads format 2; pretrain anew"):
+        load_model(saved)
+
+
 def test_another_lexicon_is_refused(saved: Path) -> None:
     Lexicon.from_genes("mouse", [f"h{i}" for i in range(9)]).save(saved / "lexicon.parquet")
     with pytest.raises(InputError, match="restore the lexicon that belongs to the model"):

@@ -78,9 +78,10 @@ def test_attending_to_one_token_is_what_softmax_over_it_gives() -> None:
 def test_views_of_the_same_cells_are_decoded_as_if_each_were_asked_apart(n_context: int) -> None:
     decoder = moved(CountDecoder(16, 4, layers=2, mlp_ratio=2.0, n_classes=6))
     genes, context = normal(3, 5, 16), normal(6, n_context, 16, seed=3)
-    together = decoder(genes, context)
-    torch.testing.assert_close(together, torch.cat([decoder(genes, context[:3]), decoder(genes, context[3:])]))
-    torch.testing.assert_close(together, decoder(genes.repeat(2, 1, 1), context))
+    depth = torch.tensor([1e3, 5e3, 2e4])
+    together = decoder(genes, depth, context)
+    torch.testing.assert_close(together, torch.cat([decoder(genes, depth, half) for half in context.chunk(2)]))
+    torch.testing.assert_close(together, decoder(genes.repeat(2, 1, 1), depth.repeat(2), context))
 
 
 class Watch(TorchDispatchMode):

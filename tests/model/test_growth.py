@@ -3,11 +3,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from lexicell.genes.lexicon import Lexicon
 from lexicell.labels import LabelTree
-from lexicell.model.checkpoint import WEIGHTS, ModelSpec, load_model, save_model
+from lexicell.model.checkpoint import ModelSpec, load_model, save_model
 from lexicell.model.counts import CountClasses, CountConfig
 from lexicell.model.embedding import CovariateEmbedding
 from lexicell.model.encoder import EncoderConfig
@@ -111,15 +110,3 @@ def test_a_grown_frozen_model_comes_back(tmp_path) -> None:
     assert len(again.covariates.tables[0].frozen) == 3
     for name, value in network.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-
-
-def test_weights_of_older_versions_are_still_read(tmp_path) -> None:
-    network, spec = made()
-    save_model(tmp_path, network, spec)
-    weights = load_file(tmp_path / WEIGHTS)
-    weights["covariates.tables.0.weight"] = weights.pop("covariates.tables.0.rows")
-    del weights["covariates.tables.0.frozen"], weights["marginal"]
-    save_file(weights, tmp_path / WEIGHTS)
-    again, _ = load_model(tmp_path)
-    assert torch.equal(again.covariates.tables[0].weight, network.covariates.tables[0].weight)
-    assert (again.marginal == 0).all()

@@ -70,6 +70,28 @@ def test_counts_depth_and_covariates_matter(network: CellNetwork) -> None:
     assert not torch.allclose(base, network.encode(genes, counts, depth, covariates * 0).cls, atol=1e-3)
 
 
+def test_depth_is_told_to_the_queries_and_not_to_the_trunk(network: CellNetwork) -> None:
+    genes, counts, depth, covariates = cells()
+    rows, counted = network.genes(genes), network.counts(network.count_classes(counts))
+    weights = network.bag.weights(genes, counts, depth)
+    context = network.encoder(network.inputs(rows, counted, weights, covariates))
+    torch.testing.assert_close(network.encode(genes, counts, depth, covariates).context, context)
+    query = torch.arange(5).expand(3, 5)
+    asked = network.count_logits(query, context, depth)
+    assert not torch.allclose(asked, network.count_logits(query, context, depth * 10), atol=1e-3)
+    typical = torch.full((3,), float(network.typical_depth))
+    assert torch.equal(network.count_logits(query, context), network.count_logits(query, context, typical))
+
+
+def test_two_cells_are_as_alike_as_their_tokens_and_their_depths(network: CellNetwork) -> None:
+    cls, depth = network.encode(*cells()).cls, torch.tensor([1e3, 1e3, 1e5])
+    alike = (projected := network.projection(cls, depth)) @ projected.T
+    by_cls = (first := projected[:, : projected.shape[1] // 2]) @ first.T
+    torch.testing.assert_close(alike.diagonal(), torch.full((3,), 2.0))
+    torch.testing.assert_close(alike[0, 1] - by_cls[0, 1], torch.tensor(1.0))  # equally deep
+    assert alike[0, 2] - by_cls[0, 2] < 1
+
+
 def test_a_query_does_not_depend_on_the_other_queries(network: CellNetwork) -> None:
     encoded = network.encode(*cells())
     query = torch.arange(12).expand(3, 12)
@@ -93,7 +115,7 @@ def test_a_network_that_begins_from_marginals_predicts_them() -> None:
     views = torch.cat([network.encode(*cells()).context] * 2)  # both views of three cells
     logits = network.count_logits(query, views)
     torch.testing.assert_close(logits, marginal[query].repeat(2, 1, 1), rtol=0, atol=0)
-    assert torch.equal(network.count_logits(query, views, network.genes(query)), logits)
+    assert torch.equal(network.count_logits(query, views, rows=network.genes(query)), logits)
 
 
 def test_initialisation_is_named_by_its_generator() -> None:

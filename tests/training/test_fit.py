@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -157,6 +158,14 @@ def test_only_the_trainer_section_may_change_when_resuming(whole: Path, stores: 
         fit(recipe(optim__lr=0.5), stores[:1], whole, resume=True)
     assert "differs from the run's in optim" in str(caught.value)
     assert "stores are not those of the run" in str(caught.value)
+
+
+def test_a_run_of_another_model_format_is_not_gone_on_with(whole: Path, stores: list[Store], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    facts = read_json(run / "run.json")
+    (run / "run.json").write_text(json.dumps(facts | {"model_format": 1}))
+    with pytest.raises(InputError, match="begun by another version of lexicell"):
+        fit(recipe(), stores, run, resume=True)
 
 
 def test_early_stopping(stores: list[Store], tmp_path: Path) -> None:

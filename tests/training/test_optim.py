@@ -91,7 +91,7 @@ def test_rates_follow_the_width() -> None:
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert rate[id(network.encoder.blocks[0].mlp.down.weight)] == pytest.approx(0.1 / 4)
     assert rate[id(network.genes.rows)] == pytest.approx(0.3 / 2)
-    assert rate[id(network.depth.hidden.weight)] == pytest.approx(0.1)  # two inputs at any width
+    assert rate[id(network.decoder.depth.hidden.weight)] == pytest.approx(0.1)  # two inputs at any width
     assert rate[id(network.encoder.norm.weight)] == pytest.approx(0.1)
     same = build_optimizer(network_of(16), OptimConfig(lr=0.1, base_width=16)).param_groups
     assert {group["lr"] for group in same} == {0.1}

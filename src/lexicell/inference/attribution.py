@@ -157,7 +157,7 @@ def _attribute(
     first_weights = baseline.level[genes] - network.bag.usual[genes]
 
     def score(counted: Tensor, weights: Tensor) -> Tensor:
-        scored: Tensor = network.encoder(network.inputs(rows, counted, weights, depth, told))[:, 0] @ aim
+        scored: Tensor = network.encoder(network.inputs(rows, counted, weights, told))[:, 0] @ aim
         return scored
 
     total = torch.zeros(genes.shape, device=model.device)

@@ -146,6 +146,6 @@ def _cls(model: CellModel, part: DealtSamples, classes: Int64) -> npt.NDArray[np
     genes, counts, depth, told = model.tensors(part.genes, part.counts, part.depth)
     counted: Tensor = network.counts(torch.from_numpy(classes).to(model.device))
     weights = network.bag.weights(genes, counts, depth)
-    inputs = network.inputs(network.genes(genes), counted, weights, depth, told)
+    inputs = network.inputs(network.genes(genes), counted, weights, told)
     cls: npt.NDArray[np.float32] = network.encoder(inputs)[:, 0].float().cpu().numpy()
     return cls

@@ -6,7 +6,6 @@ Nothing here unpickles. Loading refuses weights, config and lexicon that do not 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,9 +24,8 @@ from lexicell.model.embedding import GrowingTable
 from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import CellNetwork, ModelConfig
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, CONFIG, LEXICON = "model.safetensors", "config.json", "lexicon.parquet"
-_OLD_COVARIATES = re.compile(r"(covariates\.tables\.\d+)\.weight")  # tables that could not grow
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def load_spec(folder: Path) -> ModelSpec:
         if data["format"] != FORMAT:
             raise InputError(
                 f"{folder / CONFIG}: model format {data['format']}, but this lexicell reads format {FORMAT}; "
-                "use the lexicell version that wrote it"
+                "pretrain anew with `lexicell pretrain`, or use the lexicell version that wrote it"
             )
         expected = data["lexicon_fingerprint"]
         if expected != lexicon.fingerprint:
@@ -150,13 +148,10 @@ def load_model(folder: Path) -> tuple[CellNetwork, ModelSpec]:
 
 def load_weights(network: CellNetwork, weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Put weights into a network of the same make; frozen parts of its tables are restored as such."""
-    weights = {_OLD_COVARIATES.sub(r"\1.rows", name): value for name, value in weights.items()}
-    weights.setdefault("marginal", torch.zeros_like(network.marginal))  # not in weights of the first versions
     for name, table in network.named_modules():
         if isinstance(table, GrowingTable):
-            width = table.rows.shape[1]
-            frozen = weights.setdefault(f"{name}.frozen", torch.empty(0, width))  # not in weights of the first version
-            if len(frozen) <= len(table):
+            frozen = weights.get(f"{name}.frozen")
+            if frozen is not None and len(frozen) <= len(table):
                 table.freeze(len(frozen))
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}

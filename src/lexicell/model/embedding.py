@@ -1,4 +1,4 @@
-"""What a token is made of: gene, count class; and the CLS token: depth, covariates, a bag of the shown genes."""
+"""What a token is made of: gene, count class; and the CLS token: covariates, a bag of the shown genes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,12 @@ class GeneEmbedding(GrowingTable):
 
 
 class DepthEmbedding(nn.Module):
-    """Embeds a cell's total counts, on a log scale."""
+    """Embeds a cell's total counts, on a log scale.
+
+    Depth is what two views of a cell agree on most easily, and what raw counts depend on most: a CLS that is told
+    it, or that must know it, holds little else. So depth is told to what is asked of the cell, decoder and
+    contrast, and not to the trunk; as scVI's decoder is told the library size (Lopez et al. 2018).
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -95,8 +95,7 @@ def step_operations(config: ModelConfig, shape: StepShape) -> tuple[Operation, .
     width = config.encoder.width
     in_views = shape.cells * shape.views
     operations: list[Operation] = [
-        Product(EMBEDDING, in_views, 2, width, gradients=1),  # depth: its input has no gradient
-        Product(EMBEDDING, in_views, width, width, n=2),  # depth, and the bag's way out
+        Product(EMBEDDING, in_views, width, width),  # the bag's way out
         Product(EMBEDDING, 1, shape.tokens, width, batch=in_views, gradients=1),  # the bag: its weights have none
     ]
     length = shape.tokens + 1
@@ -108,7 +107,8 @@ def step_operations(config: ModelConfig, shape: StepShape) -> tuple[Operation, .
     if shape.contrastive and shape.views == 2:
         operations.append(Product(HEADS, in_views, width, width))
         operations.append(Product(HEADS, in_views, width, config.projection))
-        operations.append(Product(HEADS, shape.cells, config.projection, shape.cells, n=2))  # either view's cells
+        operations += _depth(HEADS, in_views, config.projection)
+        operations.append(Product(HEADS, shape.cells, 2 * config.projection, shape.cells, n=2))  # either view's cells
     if shape.n_labels:
         operations.append(Product(HEADS, shape.cells, width, shape.n_labels))
     return tuple(operations)
@@ -154,11 +154,16 @@ def _block(
 def _decoder(config: ModelConfig, shape: StepShape, context: int) -> list[Operation]:
     width, in_views = config.encoder.width, shape.cells * shape.views
     asked, rows = shape.cells * shape.queries, shape.cells * shape.views * shape.queries
-    operations: list[Operation] = [Product(DECODER, asked, width, width)]
+    operations: list[Operation] = [Product(DECODER, asked, width, width), *_depth(DECODER, shape.cells, width)]
     for layer in range(config.decoder_layers):
         projected = asked if layer == 0 else rows  # before the first block all views ask alike
         operations += _block(config, DECODER, in_views, rows, shape.queries, context, projected=projected)
     return [*operations, Product(DECODER, rows, width, shape.n_classes)]
+
+
+def _depth(part: str, cells: int, width: int) -> list[Operation]:
+    """Return the embedding of cells' depths, whose input has no gradient."""
+    return [Product(part, cells, 2, width, gradients=1), Product(part, cells, width, width)]
 
 
 def _times(operation: Operation, n: int) -> Operation:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lexicell.labels import LabelTree
+from lexicell.model.embedding import DepthEmbedding
 from lexicell.model.encoder import Block
 from lexicell.model.norm import RMSNorm
 
@@ -16,39 +17,47 @@ from lexicell.model.norm import RMSNorm
 class CountDecoder(nn.Module):
     """Held-out genes, as queries, cross-attend to a context and are classified by raw count.
 
-    The context is all encoded tokens of a cell, or its CLS token alone.
+    The context is all encoded tokens of a cell, or its CLS token alone. Total counts are told to the queries: the
+    context need not hold them.
     """
 
     def __init__(self, width: int, heads: int, layers: int, mlp_ratio: float, n_classes: int) -> None:
         super().__init__()
         self.query = nn.Linear(width, width, bias=False)
+        self.depth = DepthEmbedding(width)
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(layers))
         self.norm = RMSNorm(width)
         self.classifier = nn.Linear(width, n_classes)
 
-    def forward(self, genes: Tensor, context: Tensor) -> Tensor:
-        """Return count logits: gene embeddings (b, q, width), context (b, m, width) -> (b, q, n_classes).
+    def forward(self, genes: Tensor, depth: Tensor, context: Tensor) -> Tensor:
+        """Return count logits: gene embeddings (b, q, width), depth (b,), context (b, m, width) -> (b, q, n_classes).
 
         The context may hold ``v`` views of the cells, stacked, (v * b, m, width): then so do the logits, and what
         does not depend on the view is computed once.
         """
-        x = self.query(genes)
+        x = self.query(genes) + self.depth(depth).unsqueeze(1)
         for block in self.blocks:
             x = block(x, context)
         return self.classifier(self.norm(x))  # type: ignore[no-any-return]
 
 
 class Projection(nn.Module):
-    """Projects CLS to the unit sphere on which two views of a cell are compared (Chen et al. 2020)."""
+    """Projects CLS to the unit sphere on which two views of a cell are compared (Chen et al. 2020).
+
+    Beside it stands a unit vector of the cell's depth alone, so that two cells are as alike as their CLS tokens plus
+    their depths: that both views are equally deep is explained before CLS is asked, and nothing is won by holding it.
+    """
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(width, width)
         self.out = nn.Linear(width, out)
+        self.depth = DepthEmbedding(out)
 
-    def forward(self, cls: Tensor) -> Tensor:
-        """Project and normalise: (..., width) -> (..., out)."""
-        return F.normalize(self.out(F.silu(self.hidden(cls))), dim=-1)
+    def forward(self, cls: Tensor, depth: Tensor) -> Tensor:
+        """Project and normalise CLS and total counts: (b, width), (b,) -> (b, 2 * out)."""
+        projected = self.out(F.silu(self.hidden(cls)))
+        return torch.cat([F.normalize(projected, dim=-1), F.normalize(self.depth(depth), dim=-1)], dim=-1)
 
 
 class LabelHead(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lexicell.labels import LabelTree
 from lexicell.model.counts import CountClasses, CountConfig
-from lexicell.model.embedding import CovariateEmbedding, DepthEmbedding, GeneBag, GeneEmbedding
+from lexicell.model.embedding import CovariateEmbedding, GeneBag, GeneEmbedding
 from lexicell.model.encoder import Encoder, EncoderConfig
 from lexicell.model.heads import CountDecoder, LabelHead, Projection
 
@@ -66,9 +66,12 @@ class CellNetwork(nn.Module):
     marginal
         (n_genes, n_classes) log-probability of each gene's count classes whatever the cell. The decoder's logits are
         added to it: they learn in what a cell differs. Zeros where they learned all.
+    typical_depth
+        Median total counts of the training cells.
     """
 
     marginal: Tensor
+    typical_depth: Tensor
 
     def __init__(
         self,
@@ -84,7 +87,6 @@ class CellNetwork(nn.Module):
         self.genes = GeneEmbedding(n_genes, encoder.width)
         self.counts = nn.Embedding(self.count_classes.n_classes, encoder.width)
         self.cls = nn.Parameter(torch.empty(encoder.width))
-        self.depth = DepthEmbedding(encoder.width)
         self.bag = GeneBag(n_genes, encoder.width)
         self.covariates = CovariateEmbedding(covariate_sizes, encoder.width)
         self.encoder = Encoder(encoder)
@@ -96,6 +98,7 @@ class CellNetwork(nn.Module):
             self.count_classes.n_classes,
         )
         self.register_buffer("marginal", torch.zeros(n_genes, self.count_classes.n_classes))
+        self.register_buffer("typical_depth", torch.tensor(1e4))
         self.projection = Projection(encoder.width, config.projection)
         self.label_head = LabelHead(encoder.width, label_tree) if label_tree else None
 
@@ -107,15 +110,15 @@ class CellNetwork(nn.Module):
         genes, counts
             (b, l) lexicon indices and raw counts of the tokens.
         depth
-            (b,) total counts.
+            (b,) total counts, which scale counts in the bag and are told to nothing else: see `DepthEmbedding`.
         covariates
             (b, c) covariate levels, 0 for unknown.
         """
         weights = self.bag.weights(genes, counts, depth)
         counted = self.counts(self.count_classes(counts))
-        return Encoded(self.encoder(self.inputs(self.genes(genes), counted, weights, depth, covariates)))
+        return Encoded(self.encoder(self.inputs(self.genes(genes), counted, weights, covariates)))
 
-    def inputs(self, rows: Tensor, counted: Tensor, weights: Tensor, depth: Tensor, covariates: Tensor) -> Tensor:
+    def inputs(self, rows: Tensor, counted: Tensor, weights: Tensor, covariates: Tensor) -> Tensor:
         """Return what the trunk reads: CLS and tokens, (b, 1 + l, width).
 
         Parameters
@@ -124,14 +127,16 @@ class CellNetwork(nn.Module):
             (b, l, width) embeddings of the tokens' genes, and of their count classes.
         weights
             (b, l) weight of each gene in the bag.
-        depth, covariates
+        covariates
             As of `encode`.
         """
-        cls = self.cls + self.depth(depth) + self.covariates(covariates) + self.bag.read(weights, rows)
+        cls = self.cls + self.covariates(covariates) + self.bag.read(weights, rows)
         return torch.cat([cls.unsqueeze(1), rows + counted], dim=1)
 
-    def count_logits(self, query_genes: Tensor, context: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return logits of the raw count of genes.
+    def count_logits(
+        self, query_genes: Tensor, context: Tensor, depth: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return logits of the raw count of genes, were the cells sequenced to some depth.
 
         Parameters
         ----------
@@ -139,6 +144,8 @@ class CellNetwork(nn.Module):
             (b, q) lexicon indices.
         context
             (v * b, m, width) what is known of the cells, perhaps in ``v`` views, stacked.
+        depth
+            (b,) total counts; by default the typical depth.
         rows
             (b, q, width) embeddings of the genes, where they were looked up before.
 
@@ -147,7 +154,8 @@ class CellNetwork(nn.Module):
         Tensor
             (v * b, q, n_classes)
         """
-        differs = self.decoder(self.genes(query_genes) if rows is None else rows, context)
+        depth = self.typical_depth.expand(len(query_genes)) if depth is None else depth
+        differs = self.decoder(self.genes(query_genes) if rows is None else rows, depth, context)
         logits: Tensor = (differs.unflatten(0, (-1, len(query_genes))) + self.marginal[query_genes]).flatten(0, 1)
         return logits
 
@@ -158,6 +166,7 @@ class CellNetwork(nn.Module):
         gene_rows: Tensor | None = None,
         usual: Tensor | None = None,
         marginal: Tensor | None = None,
+        typical_depth: float | None = None,
     ) -> None:
         """Set all weights.
 
@@ -174,8 +183,16 @@ class CellNetwork(nn.Module):
             (n_genes,) mean log(1 + counts per 10,000) of each gene; 0 unless given.
         marginal
             (n_genes, n_classes) log-probability of each gene's count classes; 0 unless given.
+        typical_depth
+            Median total counts of the training cells; 10,000 unless given.
         """
-        writers = ("attention.out.weight", "down.weight", "classifier.weight", "label_head.out.weight")
+        writers = (
+            "decoder.depth.out.weight",
+            "attention.out.weight",
+            "down.weight",
+            "classifier.weight",
+            "label_head.out.weight",
+        )
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)
@@ -189,6 +206,8 @@ class CellNetwork(nn.Module):
             self.bag.usual.copy_(usual)
         if marginal is not None:
             self.marginal.copy_(marginal)
+        if typical_depth is not None:
+            self.typical_depth.fill_(typical_depth)
 
     def extend(self, new_rows: Tensor, usual: Tensor, marginal: Tensor, covariate_sizes: Sequence[int]) -> None:
         """Grow by genes and covariate levels; a cell of the old genes and levels is encoded as before.

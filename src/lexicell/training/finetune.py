@@ -173,7 +173,7 @@ def build_groups(network: CellNetwork, config: FinetuneConfig) -> torch.optim.Ad
     for depth, block in enumerate(reversed(blocks)):
         layers.append((list(block.parameters()), trunk * config.layer_decay**depth))
     layers.append((list(network.encoder.norm.parameters()), trunk))
-    below = (network.genes, network.counts, network.depth, network.bag, network.covariates)
+    below = (network.genes, network.counts, network.bag, network.covariates)
     rest = [network.cls, *(parameter for part in below for parameter in part.parameters())]
     frozen = {id(parameter) for name, parameter in network.named_parameters() if name.endswith("frozen")}
     layers.append((rest, trunk * config.layer_decay ** len(blocks)))

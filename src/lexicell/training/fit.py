@@ -22,6 +22,7 @@ from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.files import write_text
 from lexicell.model.allocator import keep_freed_memory
+from lexicell.model.checkpoint import FORMAT as MODEL_FORMAT
 from lexicell.model.flops import StepShape
 from lexicell.model.network import CellNetwork
 from lexicell.processes import is_child
@@ -206,6 +207,7 @@ def _facts(stores: Sequence[Store], data: CellDataModule, module: Pretraining, s
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
         + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+        "model_format": MODEL_FORMAT,
         "start": dict(start.facts()),
         "stores": [
             {

@@ -69,13 +69,18 @@ class Forward:
         return values.repeat(self.batch.n_views, *[1] * (values.dim() - 1))
 
     @cached_property
+    def depth(self) -> Tensor:
+        """Total counts of each cell, (v * b,)."""
+        return self._per_view(self.batch.depth)
+
+    @cached_property
     def encoded(self) -> Encoded:
         """Encoded views."""
         batch = self.batch
         return self.network.encode(
             batch.genes.flatten(0, 1),
             batch.counts.flatten(0, 1),
-            self._per_view(batch.depth),
+            self.depth,
             self._per_view(batch.covariates),
         )
 
@@ -91,7 +96,7 @@ class Forward:
 
     def count_logits(self, context: Tensor) -> Tensor:
         """Logits of each query's count given a context, (v * b, q, n_classes)."""
-        return self.network.count_logits(self.batch.query_genes, context, self.query_rows)
+        return self.network.count_logits(self.batch.query_genes, context, self.batch.depth, self.query_rows)
 
     @cached_property
     def query_logits(self) -> Tensor:
@@ -145,14 +150,14 @@ class ClsCountObjective:
 
 @dataclass(frozen=True)
 class ContrastiveObjective:
-    """Two views of a cell are nearer to each other than to other cells' views."""
+    """Two views of a cell are nearer to each other than to other cells' views, given how deep all of them are."""
 
     temperature: float
     name: ClassVar[str] = "contrastive"
 
     def loss(self, forward: Forward) -> Tensor:
         """Return the mean InfoNCE over cells."""
-        first, second = forward.network.projection(forward.encoded.cls).chunk(2)
+        first, second = forward.network.projection(forward.encoded.cls, forward.depth).chunk(2)
         if not forward.spread:
             return info_nce(first, second, self.temperature)
         everywhere = gather_rows(first), gather_rows(second)

@@ -10,6 +10,7 @@ import yaml
 
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing, raise_all
+from lexicell.model.checkpoint import FORMAT as MODEL_FORMAT
 from lexicell.processes import is_child
 from lexicell.training.checkpoints import find_last, step_of
 from lexicell.training.recipe import Recipe, parse_recipe
@@ -57,6 +58,8 @@ def _check_same_run(out: Path, recipe: Recipe, stores: Sequence[Store], start: S
             f"Pass {out / RECIPE} as the recipe"
         )
     facts = read_json(out / RUN) if (out / RUN).is_file() else {}  # it may have been stopped between the two
+    if facts and facts.get("model_format") != MODEL_FORMAT:
+        faults.append("it was begun by another version of lexicell, whose models are made otherwise; begin it anew")
     if facts and [entry["fingerprint"] for entry in facts["stores"]] != [store.fingerprint for store in stores]:
         faults.append("the stores are not those of the run (their fingerprints differ); give the same, in order")
     if facts and facts.get("start", {}) != dict(start.facts()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from lexicell.data.store import Store
@@ -76,5 +77,11 @@ class FromScratch:
             )
             weights = torch.Generator().manual_seed(integer_seed(recipe.seed, "weights"))
             marginal = baseline.marginal() if recipe.gene_rows.marginal else None
-            network.initialise(weights, torch.from_numpy(begin.rows), torch.from_numpy(begin.usual), marginal)
+            network.initialise(
+                weights,
+                torch.from_numpy(begin.rows),
+                torch.from_numpy(begin.usual),
+                marginal,
+                float(np.median(data.collection.depth[data.training_cells])),
+            )
         return network, spec
