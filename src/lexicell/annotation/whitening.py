@@ -1,8 +1,8 @@
-"""Whitening: the leading directions of an embedding, each given the same say.
+"""Whitening: the leading directions of an embedding, each given nearly the same say.
 
-A cell embedding that was trained to predict raw counts holds depth above all: without labels, half of its variance is
-one direction along log total counts, and neighbours are cells of like depth. Nearness in whitened components is told
-by what else it holds.
+A few directions hold most of an embedding's variance, such as tissue and class: neighbours are cells that agree on
+these. What tells types apart within a class is in the others. Variances are not made equal but for a quarter, as the
+last directions hold more noise; the figures are in LOG.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 COMPONENTS = 30
+STRENGTH = 0.75  # 0 leaves directions their standard deviations, 1 makes all equal
 _LEAST = 1e-9  # of the first component's variance: below it lies noise of the arithmetic
 
 Float32 = npt.NDArray[np.float32]
@@ -28,7 +29,7 @@ class Whitening:
     centre
         (width,) mean.
     directions
-        (width, n_components) principal components, each divided by its standard deviation.
+        (width, n_components) principal components, each divided by its standard deviation to the power `STRENGTH`.
     """
 
     centre: npt.NDArray[np.float64]
@@ -46,7 +47,7 @@ class Whitening:
         if values[-1] <= 0 or most < 2:
             return cls(np.zeros_like(centre), np.eye(len(centre)))
         kept = np.flatnonzero(values > _LEAST * values[-1])[-most:]
-        return cls(centre, vectors[:, kept] / np.sqrt(values[kept]))
+        return cls(centre, vectors[:, kept] / values[kept] ** (STRENGTH / 2))
 
     def __call__(self, embedding: npt.NDArray[np.floating]) -> Float32:
         """Return the components of cells, (n_cells, width) -> (n_cells, n_components)."""

@@ -61,7 +61,7 @@ class ExtensionRecipe:
 
     rows: SpeciesRowConfig = field(default_factory=SpeciesRowConfig)
     """How the rows of new genes are set before any training."""
-    phase1: PhaseConfig = field(default_factory=PhaseConfig)
+    phase1: PhaseConfig = field(default_factory=lambda: PhaseConfig(lr_scale=10.0))
     """Only the new rows and the new covariate levels are trained; nothing else moves."""
     phase2: PhaseConfig = field(default_factory=lambda: PhaseConfig(steps=300, lr_scale=0.1, replay=0.5, val_every=100))
     """Everything is trained, with old cells among the new ones."""
