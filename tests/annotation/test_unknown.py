@@ -35,3 +35,18 @@ def test_only_judged_cells_say_what_is_usual():
     judged[60] = False
     folds = [np.arange(0, 61, 2), np.arange(1, 61, 2)]
     assert Novelty.fit(reference, folds, judged).usual.max() < Novelty.fit(reference, folds).usual.max()
+
+
+def test_a_type_is_found_beside_a_direction_in_which_all_cells_differ():
+    rng = np.random.default_rng(1)
+
+    def cells(kind: int, n: int) -> np.ndarray:
+        points = 0.1 * rng.normal(size=(n, 12))
+        points[:, 0] = 8 * rng.normal(size=n)
+        points[:, 1 + kind] += 1
+        return points.astype(np.float32)
+
+    reference = np.concatenate([cells(kind, 60) for kind in range(4)])
+    novelty = Novelty.fit(reference, [np.arange(i, 240, 5) for i in range(5)])
+    known, new = novelty.score(np.concatenate([cells(kind, 40) for kind in range(4)])), novelty.score(cells(9, 40))
+    assert np.median(new) > np.quantile(known, 0.9)

@@ -1,8 +1,9 @@
 """The unknown score: how unlike the reference a cell is, on the scale of the reference's own held-out cells.
 
-Measured is the mean cosine distance to the ten nearest reference cells in the embedding. With whole types left out of
-the reference, that told their cells apart better than one minus the highest probability, its entropy, energy, and
-Mahalanobis distances in principal components; the figures are in docs/annotation.md.
+Measured is the mean cosine distance to the ten nearest reference cells, in the embedding and in its whitened
+components, each in standard deviations of the reference's held-out cells, summed. Distances in the embedding as it is
+tell best where the model learned labels, whitened ones where it did not; their sum comes near the better of both.
+The figures, beside those of probabilities, entropy, energy and Mahalanobis distances, are in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from lexicell.annotation.whitening import Whitening
 from lexicell.neighbors import NeighborIndex
 from lexicell.randomness import generator
 
@@ -22,6 +24,7 @@ _USUAL = 5_000  # held-out cells that say what is usual
 _POINTS = 50_000  # reference cells that are looked at
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
@@ -31,14 +34,21 @@ class Novelty:
 
     Attributes
     ----------
-    index
-        The reference's cells.
+    whitening
+        Of the reference.
+    indexes
+        The reference's cells, as they are and whitened.
+    centre, spread
+        (2,) mean and standard deviation of held-out reference cells' distances, as they are and whitened.
     usual
-        Ascending distances of held-out reference cells to the others (n,).
+        Ascending sums of both distances, standardised, of held-out reference cells to the others (n,).
     """
 
-    index: NeighborIndex
-    usual: npt.NDArray[np.float64]
+    whitening: Whitening
+    indexes: tuple[NeighborIndex, NeighborIndex]
+    centre: Float64
+    spread: Float64
+    usual: Float64
 
     @classmethod
     def fit(
@@ -60,6 +70,7 @@ class Novelty:
         rng = generator(seed, "unknown")
         n_cells = len(embedding)
         points = np.sort(rng.permutation(n_cells)[:_POINTS])
+        whitening = Whitening.fit(embedding[points])
         far = []
         for fold in folds:
             left = np.ones(n_cells, dtype=bool)
@@ -68,9 +79,12 @@ class Novelty:
             asked = fold if judged is None else fold[judged[fold]]
             asked = rng.permutation(asked)[: max(1, _USUAL // len(folds))]
             if len(others) and len(asked):
-                far.append(_mean_distance(NeighborIndex(embedding[others]), embedding[asked]))
-        usual = np.sort(np.concatenate(far)) if far else np.zeros(1)
-        return cls(NeighborIndex(embedding[points]), usual)
+                far.append(_distances(_indexes(embedding[others], whitening), embedding[asked], whitening))
+        distances = np.concatenate(far) if far else np.zeros((1, 2))
+        centre, spread = distances.mean(axis=0), distances.std(axis=0)
+        spread[spread == 0] = 1
+        usual = np.sort(((distances - centre) / spread).sum(axis=1))
+        return cls(whitening, _indexes(embedding[points], whitening), centre, spread, usual)
 
     def score(self, embedding: Float32) -> Float32:
         """Return scores (n_cells,) from 0 to 1: the share of held-out reference cells that lie nearer than a cell.
@@ -78,15 +92,24 @@ class Novelty:
         .99 means farther out than 99 of 100 reference cells of donors that were held out. Beyond the farthest of them
         the score goes on rising towards 1, so that cells can still be ranked.
         """
-        distance = _mean_distance(self.index, embedding)
+        distances = _distances(self.indexes, embedding, self.whitening)
+        distance = ((distances - self.centre) / self.spread).sum(axis=1)
         n = len(self.usual)
         rank = np.searchsorted(self.usual, distance, side="left")
-        tail = 1 - np.divide(self.usual[-1], distance, out=np.ones_like(distance), where=distance > self.usual[-1])
-        score: Float32 = ((rank + np.where(rank == n, tail, 0)) / (n + 1)).astype(np.float32)
+        beyond = np.maximum(distance - self.usual[-1], 0)
+        score: Float32 = ((rank + beyond / (1 + beyond)) / (n + 1)).astype(np.float32)
         return score
 
 
-def _mean_distance(index: NeighborIndex, points: Float32) -> npt.NDArray[np.float64]:
-    found = index.search(points, min(NEIGHBOURS, len(index)))
-    mean: npt.NDArray[np.float64] = found.distances.mean(axis=1, dtype=np.float64)
-    return mean
+def _indexes(embedding: Float32, whitening: Whitening) -> tuple[NeighborIndex, NeighborIndex]:
+    return NeighborIndex(embedding), NeighborIndex(whitening(embedding))
+
+
+def _distances(indexes: tuple[NeighborIndex, NeighborIndex], embedding: Float32, whitening: Whitening) -> Float64:
+    """Return the mean distances to the nearest cells, as they are and whitened, (n_cells, 2)."""
+    means = []
+    for index, points in zip(indexes, (embedding, whitening(embedding)), strict=True):
+        found = index.search(points, min(NEIGHBOURS, len(index)))
+        means.append(found.distances.mean(axis=1, dtype=np.float64))
+    distances: Float64 = np.stack(means, axis=1)
+    return distances

@@ -19,6 +19,8 @@ _PAIRS_AT_ONCE = 16_384  # (cell, gene) pairs in a pass of the decoder
 def count_response(model: CellModel, cls: Float32, genes: Int64, *, progress: bool = False) -> Float32:
     """Return the expected log count of genes in cells, asked of the decoder from the cells' embeddings alone.
 
+    All cells are asked as if they were sequenced to the training cells' median depth, so that responses compare.
+
     Parameters
     ----------
     model

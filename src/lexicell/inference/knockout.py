@@ -184,7 +184,7 @@ class KnockOuts:
 
     @torch.inference_mode()
     def _ask(self, embedding: Float32) -> Float32:
-        """Return the expected log(1 + count) of the responding genes in cells (n, r), asked from CLS."""
+        """Return the expected log(1 + count) of the responding genes in cells (n, r) of typical depth, from CLS."""
         network, n_asked = self._model.network, len(self._responding)
         out = np.zeros((len(embedding), n_asked), np.float32)
         values = torch.log1p(network.count_classes.centres()).to(self._model.device)
