@@ -273,7 +273,8 @@ def test_genes_that_the_old_panel_lacked_join_in_the_same_way_and_one_after_anot
     assert lexicon.table["gene_id"].iloc[-50:].str.startswith("EXTRA").all()
     assert [g["n_stores"] for g in read_json(again.run / "extension.json")["generations"]] == [1, 1, 1]
     base = load_recipe(folder / "run" / "recipe.yaml").optim.lr
-    assert load_recipe(again.run / "recipe.yaml").optim.lr == pytest.approx(base)  # of the first run, not of phase 2
+    phase1 = load_recipe(again.run / "recipe.yaml").optim.lr
+    assert phase1 == pytest.approx(10 * base)  # ten times the first run's rate, not that of phase 2
     assert not (again.run / "phase1").exists()  # the last phase is the run
 
 
