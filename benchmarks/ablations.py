@@ -51,6 +51,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "counts exact to 5, then bins": {"model.counts.exact_max": 5},
     "ordinal targets (0.1)": {"objectives.smoothing": 0.1},
     "no marginals to begin with": {"gene_rows.marginal": False},
+    "embeddings at 3 times the rate of the matrices": {"optim.embedding_lr_scale": 3.0},
+    "learning rate 1e-3": {"optim.lr": 1e-3},
     "averaged weights (0.98)": {"optim.ema_decay": 0.98},
     "two decoder layers": {"model.decoder_layers": 2},
 }

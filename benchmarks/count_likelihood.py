@@ -85,9 +85,8 @@ def lexicell(
         depth = np.full(len(dealt.cell), counts[cell][seen].sum() / (1 - HIDDEN), np.float32)
         encoded = model.network.encode(*model.tensors(dealt.genes, dealt.counts, depth))
         asked = torch.from_numpy(genes[~seen]).expand(len(dealt.cell), -1)
-        chances = (
-            model.network.count_logits(asked, encoded.context, torch.from_numpy(depth)).softmax(-1).mean(dim=0).numpy()
-        )
+        logits = model.network.count_logits(asked, encoded.context, torch.from_numpy(depth))
+        chances = logits.softmax(-1).mean(dim=0).numpy()
         n_expressed = np.array([round(expressed.sum() / (1 - HIDDEN))])
         if_expressed, if_silent = query_probabilities(shape, n_expressed, len(genes))
         chances[:, 1:] *= if_silent / if_expressed

@@ -24,8 +24,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "adamw, lr 2e-3, cosine, average 0.98": {"optim.ema_decay": 0.98},
     "adamw, lr 2e-3, wsd, average 0.98": {"optim.schedule": "wsd", "optim.ema_decay": 0.98},
     "muon, lr 2e-3, cosine": {"optim.optimizer": "muon"},
-    "muon, lr 4e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 4e-3, "optim.embedding_lr_scale": 1.5},
-    "muon, lr 8e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 8e-3, "optim.embedding_lr_scale": 0.75},
+    "muon, lr 4e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 4e-3, "optim.embedding_lr_scale": 0.15},
+    "muon, lr 8e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 8e-3, "optim.embedding_lr_scale": 0.075},
 }
 
 

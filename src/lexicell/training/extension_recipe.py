@@ -24,7 +24,8 @@ class PhaseConfig:
     steps: int = 600
     """Optimiser steps; 0 leaves the phase out."""
     lr_scale: float = 1.0
-    """Learning rate, as a multiple of the rate (optim.lr) at which the first run of the line was pretrained."""
+    """Learning rate, as a multiple of the rate (optim.lr) at which the first run of the line was pretrained; embeddings
+    move at that run's optim.embedding_lr_scale of it."""
     warmup_steps: int = 50
     """Steps in which the learning rate rises from 0."""
     replay: float = 0.0

@@ -79,9 +79,9 @@ class FromScratch:
             marginal = baseline.marginal() if recipe.gene_rows.marginal else None
             network.initialise(
                 weights,
-                torch.from_numpy(begin.rows),
-                torch.from_numpy(begin.usual),
-                marginal,
-                float(np.median(data.collection.depth[data.training_cells])),
+                gene_rows=torch.from_numpy(begin.rows),
+                usual=torch.from_numpy(begin.usual),
+                marginal=marginal,
+                typical_depth=float(np.median(data.collection.depth[data.training_cells])),
             )
         return network, spec
