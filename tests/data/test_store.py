@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import pickle
 
 import numpy as np
@@ -295,6 +297,24 @@ def test_nothing_stands_at_the_target_before_the_end(tmp_path, counts):
     assert staging_folder(path).is_dir()  # a whole part is worth keeping
     write(path, [sp.csr_matrix(counts)], 30)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["s"]
+
+
+def test_one_source_is_not_copied_where_files_can_have_two_names(tmp_path, counts, monkeypatch):
+    matrix = sp.csr_matrix(counts)
+    lexicon = Lexicon.from_genes(MOUSE, [f"g{i}" for i in range(30)])
+    with StoreWriter(tmp_path / "linked", lexicon) as writer:
+        writer.add(Part("s0", MOUSE, np.arange(30)), [matrix], obs_of(40))
+        parts = {name: (writer.part_folder(0) / name).stat().st_ino for name in (fmt.GENES, fmt.COUNTS)}
+        writer.finish()
+    assert parts == {name: (tmp_path / "linked" / name).stat().st_ino for name in parts}
+
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied = write(tmp_path / "copied", [matrix], 30)
+    assert copied.fingerprint == Store.open(tmp_path / "linked").fingerprint
+    assert Store.open(tmp_path / "linked").verify() == []
 
 
 def test_values_that_are_no_counts_leave_nothing_behind(tmp_path, counts):

@@ -29,7 +29,7 @@ from lexicell.errors import InputError
 from lexicell.genes.annotations import MatchReport
 from lexicell.genes.lexicon import Lexicon
 
-_CODE_VERSION = 1  # raise it when parts come out differently, so that parts of an older run are not taken
+_CODE_VERSION = 2  # raise it when parts come out differently, so that parts of an older run are not taken
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,13 +56,14 @@ def assemble(
     n_overflow = sum(map(len, over))
     pieces: dict[str, tuple[np.dtype[Any], int, Iterable[bytes | memoryview]]] = {
         fmt.INDPTR: (int64, int(cells[-1]) + 1, _indptr_pieces(folders)),
-        fmt.GENES: (n_genes, int(nnz[-1]), _file_pieces(folder / parts.GENES for folder in folders)),
-        fmt.COUNTS: (np.dtype(np.uint16), int(nnz[-1]), _file_pieces(f / parts.COUNTS for f in folders)),
         fmt.OVERFLOW_AT: (int64, n_overflow, _array_pieces(over_at)),
         fmt.OVERFLOW_COUNTS: (int64, n_overflow, _array_pieces(over)),
     }
     with ThreadPoolExecutor(2) as pool:  # hashing takes most of the time, and leaves Python's lock to others
-        written = {name: pool.submit(_write_npy, draft / name, *spec) for name, spec in pieces.items()}
+        written = {
+            name: pool.submit(_join_npy, draft / name, dtype, int(nnz[-1]), [folder / name for folder in folders])
+            for name, dtype in ((fmt.GENES, n_genes), (fmt.COUNTS, np.dtype(np.uint16)))
+        } | {name: pool.submit(_write_npy, draft / name, *spec) for name, spec in pieces.items()}
         checksums = {name: done.result() for name, done in written.items()}
     panels, panel_sums = _write_panels(draft, folders)
     _join_obs([folder / fmt.OBS for folder in folders], label_levels, draft / fmt.OBS)
@@ -174,19 +175,37 @@ class _HashedFile:
 
 def _write_npy(path: Path, dtype: np.dtype[Any], length: int, pieces: Iterable[bytes | memoryview]) -> str:
     """Write a one-dimensional .npy file from pieces of its bytes; return its SHA-256."""
-    header = io.BytesIO()
-    shape = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
-    np.lib.format.write_array_header_1_0(header, shape)
     out = _HashedFile(path)
-    out.write(header.getvalue())
+    out.write(fmt.npy_header(dtype, length))
     for piece in pieces:
         out.write(piece)
     return out.close()
 
 
-def _file_pieces(paths: Iterable[Path]) -> Iterator[bytes]:
+def _join_npy(path: Path, dtype: np.dtype[Any], length: int, sources: Sequence[Path]) -> str:
+    """Join .npy files of one type into one, without copying where there is but one; return its SHA-256."""
+    if len(sources) == 1 and _linked(sources[0], path):
+        flush(path)
+        return fmt.sha256_of(path)
+    return _write_npy(path, dtype, length, _contents(sources, len(fmt.npy_header(dtype, 0))))
+
+
+def _linked(source: Path, path: Path) -> bool:
+    """Give a file a second name, where the file system can; the part stays whole until the store is."""
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
+            return False
+        raise
+    return True
+
+
+def _contents(paths: Iterable[Path], header: int) -> Iterator[bytes]:
+    """Yield what the files hold behind their headers, in pieces."""
     for path in paths:
         with path.open("rb") as handle:
+            handle.seek(header)
             while piece := handle.read(_COPY_BYTES):
                 yield piece
 

@@ -16,6 +16,7 @@ A store is a folder that numpy, pandas and a JSON reader can open without lexice
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ STANDARD_COLUMNS = ("source", "species", "donor", "tissue", "assay", "depth", "n
 def gene_dtype(n_genes: int) -> np.dtype[np.unsignedinteger[Any]]:
     """Return the smallest unsigned type that holds the indices of `n_genes` genes."""
     return np.dtype(np.min_scalar_type(max(n_genes - 1, 0)))
+
+
+def npy_header(dtype: np.dtype[Any], length: int) -> bytes:
+    """Return the header of the .npy file of a one-dimensional array; it is as long for every length."""
+    header = io.BytesIO()
+    shape = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    return header.getvalue()
 
 
 def panel_file(number: int) -> str:

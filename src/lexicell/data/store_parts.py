@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from lexicell.data import store_format as fmt
 from lexicell.data.counts import Block
 
-LENGTHS, GENES, COUNTS, PANEL, ENTRY = "lengths.npy", "genes.bin", "counts.bin", "panel.npy", "part.json"
+LENGTHS, PANEL, ENTRY = "lengths.npy", "panel.npy", "part.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +80,16 @@ def write_part(
     dtype = fmt.gene_dtype(n_genes)
     lengths, depths, overflow_at, overflow = [], [], [], []
     nnz = 0
-    with (draft / GENES).open("wb") as genes, (draft / COUNTS).open("wb") as counts:
+    with _NpyFile(draft / fmt.GENES, dtype) as genes, _NpyFile(draft / fmt.COUNTS, np.dtype(np.uint16)) as counts:
         for block in blocks:
-            genes.write(as_bytes(block.genes.astype(dtype)))
+            genes.append(block.genes)
             narrow = block.counts
             if len(narrow) and narrow.max() >= fmt.OVERFLOW:
                 places = np.flatnonzero(narrow >= fmt.OVERFLOW)
                 overflow_at.append(places + nnz)
                 overflow.append(narrow[places].astype(np.int64))
                 narrow = np.minimum(narrow, fmt.OVERFLOW)
-            counts.write(as_bytes(narrow.astype(np.uint16)))
+            counts.append(narrow)
             lengths.append(block.lengths)
             depths.append(block.depths)
             nnz += len(narrow)
@@ -107,6 +107,28 @@ def write_part(
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     return entry
+
+
+class _NpyFile:
+    """A one-dimensional .npy file that grows; its header is right once it is closed."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self._file = path.open("wb")
+        self._dtype, self._length = dtype, 0
+        self._file.write(fmt.npy_header(dtype, 0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._file.write(fmt.npy_header(self._dtype, self._length))
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        """Write values at the end."""
+        self._file.write(as_bytes(values.astype(self._dtype)))
+        self._length += len(values)
 
 
 def part_entry(folder: Path) -> dict[str, Any] | None:

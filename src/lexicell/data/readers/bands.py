@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from lexicell.data.counts import RawRows
 from lexicell.data.read_ahead import read_ahead
@@ -22,6 +22,7 @@ from lexicell.data.readers.matrices import BLOCK_ENTRIES, Entries, Matrix, cut
 from lexicell.errors import InputError
 
 _MAX_BANDS = 500  # open files
+_BANDS_A_BLOCK = 8  # a band is sorted in half of the time when the processor's cache holds it
 
 
 class BandedMatrix:
@@ -37,7 +38,8 @@ class BandedMatrix:
         self.where = matrix.where
         self.n_cells, self.n_genes = matrix.n_cells, matrix.n_genes
         n_bands = min(max(1, -(-matrix.n_entries // limit)), _MAX_BANDS, max(self.n_cells, 1))
-        self._width = max(1, -(-self.n_cells // n_bands))
+        self._shift = (-(-self.n_cells // n_bands) - 1).bit_length()
+        self._width = 1 << self._shift  # so that a cell's band is found without division
         self._edges = np.append(np.arange(0, self.n_cells, self._width), self.n_cells).astype(np.int64)
         self._scratch = scratch
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
@@ -95,17 +97,13 @@ class BandedMatrix:
 
     def _deal(self, piece: Entries, files: list[Any]) -> None:
         self._dtype = piece.values.dtype
-        bands = (piece.cells // self._width).astype(np.int16)
-        order = np.argsort(bands, kind="stable")  # a radix sort for 16-bit keys
-        cells, genes = (part.astype(np.int32, copy=False)[order] for part in (piece.cells, piece.genes))
-        values = piece.values[order]
-        edges = np.concatenate([[0], np.cumsum(np.bincount(bands, minlength=len(files)))]).tolist()
-        for band, (begin, end) in enumerate(pairwise(edges)):
+        edges, *columns = _grouped(piece.cells, piece.genes, piece.values, self._shift, len(files))
+        for band, (begin, end) in enumerate(pairwise(edges.tolist())):
             if end > begin:
-                for column in (cells, genes, values):
+                for column in columns:
                     files[band].write(column[begin:end].view(np.uint8).data)
                 self._stretches[band].append(end - begin)
-        self.n_entries += len(order)
+        self.n_entries += len(piece.values)
 
 
 def turned(matrix: Matrix, scratch: Path | None, limit: int = BLOCK_ENTRIES) -> Matrix:
@@ -119,25 +117,57 @@ def turned(matrix: Matrix, scratch: Path | None, limit: int = BLOCK_ENTRIES) -> 
         Folder for the bands; it is made when it is needed, and the caller removes it. Without one, the matrix
         must fit in memory.
     limit
-        Entries a band.
+        Entries that fit in memory several times over; a band holds fewer.
     """
     if matrix.by_cell:
         return matrix
     if scratch is None or matrix.n_entries <= limit:
         return _in_memory(matrix)
-    return BandedMatrix(matrix, scratch, limit)
+    return BandedMatrix(matrix, scratch, max(limit // _BANDS_A_BLOCK, 1))
 
 
 def rows_of(
     cells: npt.NDArray[np.integer[Any]], genes: npt.NDArray[Any], values: npt.NDArray[Any], n_cells: int
 ) -> RawRows:
     """Sort entries by cell, in the order in which they come within a cell."""
-    # A matrix with one entry a column, turned round, is a counting sort: several times faster than argsort.
-    width = np.int32 if len(cells) < np.iinfo(np.int32).max else np.int64
-    entry = np.arange(len(cells) + 1, dtype=width)
-    columns = sp.csc_matrix((np.ones(len(cells), dtype=np.int8), cells, entry), shape=(n_cells, len(cells)))
-    rows = columns.tocsr()
-    return RawRows(values[rows.indices], genes[rows.indices], rows.indptr.astype(np.int64))
+    edges, _, sorted_genes, sorted_values = _grouped(cells, genes, values, 0, n_cells)
+    return RawRows(sorted_values, sorted_genes, edges)
+
+
+def _grouped(
+    cells: npt.NDArray[np.integer[Any]], genes: npt.NDArray[Any], values: npt.NDArray[Any], shift: int, n_groups: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any]]:
+    """Group entries by ``2**shift`` neighbouring cells, in the order in which they come within a group.
+
+    Returns
+    -------
+    edges
+        (n_groups + 1,) where each group begins.
+    cells, genes, values
+        (n,) entries.
+    """
+    bits = values.view(f"u{values.dtype.itemsize}")  # moved, not looked at: one compiled kind for each size
+    whole = (cells.astype(np.int32, copy=False), genes.astype(np.int32, copy=False), bits)
+    edges, grouped_cells, grouped_genes, grouped_bits = _counting_sort(*whole, shift, n_groups)
+    return edges, grouped_cells, grouped_genes, grouped_bits.view(values.dtype)
+
+
+@numba.njit(cache=True, nogil=True)
+def _counting_sort(cells, genes, bits, shift, n_groups):
+    """A counting sort that moves all three columns at once: several times faster than sorting and taking each."""
+    edges = np.zeros(n_groups + 1, np.int64)
+    for cell in cells:
+        edges[(cell >> shift) + 1] += 1
+    edges = np.cumsum(edges)
+    place = edges[:-1].copy()
+    out_cells, out_genes, out_bits = np.empty_like(cells), np.empty_like(genes), np.empty_like(bits)
+    for entry in range(len(cells)):
+        cell = cells[entry]
+        group = cell >> shift
+        at = place[group]
+        place[group] = at + 1
+        out_cells[at], out_genes[at], out_bits[at] = cell, genes[entry], bits[entry]
+    return edges, out_cells, out_genes, out_bits
 
 
 class _MemoryMatrix:
