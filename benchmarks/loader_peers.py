@@ -20,7 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lexicell.model.allocator import keep_freed_memory
+from lexicell.allocator import keep_freed_memory
 
 BLOCK = 16  # cells that the block-shuffling ones read together, as lexicell does
 

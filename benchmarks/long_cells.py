@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from process_clock import clock, peak_bytes
 
+from lexicell.allocator import keep_freed_memory
 from lexicell.batch import CellBatch
-from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import CellNetwork, ModelConfig
 from lexicell.reporting.text import Table, print_tables

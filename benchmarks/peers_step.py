@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from process_clock import clock, peak_bytes
 from torch import Tensor, nn
 
+from lexicell.allocator import keep_freed_memory
 from lexicell.batch import CellBatch
-from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import CellNetwork, ModelConfig
 from lexicell.reporting.text import Table, print_tables

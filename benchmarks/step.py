@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from process_clock import clock, peak_bytes
 from torch.profiler import ProfilerActivity, profile
 
+from lexicell.allocator import keep_freed_memory
 from lexicell.batch import CellBatch
-from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.flops import AttentionCall, Operation, StepShape, step_operations, training_flops
 from lexicell.model.network import CellNetwork
 from lexicell.reporting.text import Table, print_tables

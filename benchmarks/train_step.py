@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
+from lexicell.allocator import keep_freed_memory
 from lexicell.data.loader import CellStream
 from lexicell.data.store import Store
-from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.checkpoint import ModelSpec
 from lexicell.reporting.text import Table, print_tables
 from lexicell.training.datamodule import CellDataModule

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lexicell.allocator import return_freed_memory
 from lexicell.data import store_format as fmt
 from lexicell.data.corpus import Dataset
 from lexicell.data.corpus_check import CheckedSource, label_of, read_obs, reading
@@ -106,6 +107,7 @@ def write_source(job: SourceJob, progress: Callable[[int], object] = int) -> dic
     InputError
         When a value is not a raw count, or the file cannot be read to its end.
     """
+    return_freed_memory()
     dataset = job.dataset
     label = label_of(dataset)
     scratch = job.folder.with_name(job.folder.name + ".scratch")

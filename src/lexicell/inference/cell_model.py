@@ -17,6 +17,7 @@ from rich.progress import track
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from lexicell.allocator import keep_freed_memory
 from lexicell.data.gene_cover import GeneCover
 from lexicell.data.gene_sampler import SparseRows
 from lexicell.data.query import Query
@@ -24,7 +25,6 @@ from lexicell.errors import InputError, listing
 from lexicell.genes.lexicon import Lexicon
 from lexicell.inference.model_card import model_card, share_run
 from lexicell.labels import LabelTree
-from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.checkpoint import ModelSpec, load_model, save_model
 from lexicell.model.network import CellNetwork, Encoded
 

@@ -19,12 +19,12 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from lexicell.allocator import keep_freed_memory
 from lexicell.annotation.scores import macro_f1
 from lexicell.data.gene_sampler import GeneSampler, SamplingConfig, SparseRows, fit_shape
 from lexicell.errors import InputError
 from lexicell.inference.cell_model import CellModel
 from lexicell.labels import LabelTree
-from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.heads import LabelHead
 from lexicell.model.losses import label_cross_entropy
 from lexicell.model.network import CellNetwork

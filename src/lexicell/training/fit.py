@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
+from lexicell.allocator import keep_freed_memory
 from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.files import write_text
-from lexicell.model.allocator import keep_freed_memory
 from lexicell.model.checkpoint import FORMAT as MODEL_FORMAT
 from lexicell.model.flops import StepShape
 from lexicell.model.network import CellNetwork
