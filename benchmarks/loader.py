@@ -5,8 +5,9 @@ them (posix_fadvise), and mincore says what share of them was left. Cells a seco
 busy machine distorts least. A peer that is not installed is left out, and why is said.
 
 Usage: python benchmarks/loader.py --folder FOLDER [--cells 200000] [--genes 30000] [--genes-per-cell 3000]
-           [--rounds 3] [--seconds 4] [--convert] [--json FILE] [--chart FILE]
-Peers: pip install scDataset bionemo-scdl datasets
+           [--rounds 3] [--seconds 4] [--readers "NAME;NAME"] [--python READER=PYTHON] [--convert]
+           [--json FILE] [--chart FILE]
+Peers: pip install scDataset bionemo-scdl datasets; annbatch[zarrs] needs Python 3.12: give its interpreter by --python
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from lexicell.reporting.figures import INK, MUTED, PALETTE, STYLE, to_svg
 from lexicell.reporting.text import Table, print_tables
 
 WORKER = Path(__file__).with_name("loader_peers.py")
+INTERPRETERS: dict[str, str] = {}  # of readers that need another one
+READERS = dict(PEERS)  # what is compared
 LIMIT, ROWS = "copying alone (limit)", "lexicell, rows only"
 PLACES = {LIMIT: "store", ROWS: "store", "lexicell, 1,024 genes sampled": "store", "bionemo-scdl": "scdl",
-          "sharded zarr, annbatch's way": "sharded.zarr", "HF datasets": "hf",
+          "sharded zarr, annbatch's way": "sharded.zarr", "annbatch": "annbatch.zarr", "HF datasets": "hf",
           "HF datasets, 16-bit": "hf16"}  # fmt: skip
 
 
@@ -80,7 +83,7 @@ def resident(paths: list[Path]) -> float:
 
 def worker(action: str, name: str, h5ad: Path, folder: Path, *options: str) -> dict[str, float] | str:
     """Run one step in a process of its own; return its figures, or why there are none."""
-    command = [sys.executable, str(WORKER), action, name, str(h5ad), str(folder), *options]
+    command = [INTERPRETERS.get(name, sys.executable), str(WORKER), action, name, str(h5ad), str(folder), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
@@ -93,7 +96,7 @@ def convert_all(h5ad: Path, folder: Path, left_out: dict[str, str]) -> dict[str,
     notes = folder / "conversions.json"
     taken: dict[str, float] = json.loads(notes.read_text()) if notes.exists() else {}
     seconds = {}
-    for name, peer in PEERS.items():
+    for name, peer in READERS.items():
         place = PLACES.get(name)
         if hasattr(peer, "convert") and place is not None and place not in taken:
             found = worker("convert", name, h5ad, folder)
@@ -226,10 +229,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each measurement takes")
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--readers", help="compare only these, with semicolons between, beside lexicell's rows")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="READER=PYTHON",
+        help="interpreter of a reader that needs another one, as annbatch=/opt/py313/bin/python",
+    )  # fmt: skip
     parser.add_argument("--convert", action="store_true", help="only write the atlas and convert it, once for all runs")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--chart", type=Path, help="SVG to draw")
     options = parser.parse_args()
+    INTERPRETERS.update(pair.split("=", 1) for pair in options.python)
+    if options.readers:
+        wanted = {ROWS, *options.readers.split(";")}
+        if unknown := wanted - set(PEERS):
+            parser.error(f"no reader {'; '.join(sorted(unknown))}; there are: {'; '.join(PEERS)}")
+        for name in set(PEERS) - wanted:
+            del READERS[name]
+    options.folder = options.folder.resolve()  # another interpreter may begin elsewhere
     options.folder.mkdir(parents=True, exist_ok=True)
     h5ad = options.folder / "atlas.h5ad"
     if not h5ad.exists():

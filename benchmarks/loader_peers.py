@@ -212,6 +212,39 @@ class ShardedZarr:
                     yield pool[order[first : first + batch]].shape[0]
 
 
+class Annbatch:
+    """annbatch with the settings of its README: runs of 32 cells, 256 of them fetched at once; pre-shuffled by it."""
+
+    name = "annbatch"
+    run, pool = 32, 256
+    ahead = 32  # batches of 256 in a pool
+
+    def _collection(self, folder: Path):
+        import zarr
+        from annbatch import DatasetCollection
+
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+        return DatasetCollection(str(folder / "annbatch.zarr"))
+
+    def convert(self, h5ad: Path, folder: Path) -> None:
+        self._collection(folder).add_adatas([str(h5ad)])
+
+    def batches(self, h5ad: Path, folder: Path, batch: int, seed: int) -> Iterator[int]:
+        import anndata
+        from annbatch import Loader
+
+        loader = Loader(
+            batch_size=batch, chunk_size=self.run, preload_nchunks=self.pool, shuffle=True,
+            rng=np.random.default_rng(seed),
+        ).use_collection(
+            self._collection(folder),
+            load_adata=lambda group: anndata.AnnData(X=anndata.io.sparse_dataset(group["X"])),
+        )  # fmt: skip
+        while True:
+            for rows in loader:
+                yield rows["X"].shape[0]
+
+
 class HuggingFace:
     """HF datasets: one row of lists a cell, taken as arrow tables in lexicell's own block-shuffled order.
 
@@ -266,7 +299,7 @@ class HuggingFaceNarrow(HuggingFace):
 
 
 PEERS = {peer.name: peer for peer in (Copying(), Lexicell(), LexicellSampled(), HuggingFace(), HuggingFaceNarrow(),
-                                      Scdl(), ScDataset(), ShardedZarr(), BackedAnnData())}  # fmt: skip
+                                      Scdl(), ScDataset(), Annbatch(), ShardedZarr(), BackedAnnData())}  # fmt: skip
 
 
 class PrivateMemory:

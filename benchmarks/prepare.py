@@ -1,8 +1,7 @@
 """What `lexicell prepare` takes, against reading the same h5ad with h5py alone, CSR and CSC, in one run, interleaved.
 
 Each measurement is a process of its own; peak is private memory (RssAnon), sampled every 10 ms. Two sizes of an atlas
-give a line, from which time and memory at the size of the largest atlases are extrapolated: an estimate, not a
-measurement.
+give a line, from which the time at the size of the largest atlases is extrapolated: an estimate, not a measurement.
 
 Usage: python benchmarks/prepare.py --folder FOLDER [--cells 10000,40000] [--genes 30000] [--genes-per-cell 2000]
            [--rounds 3] [--plain] [--extrapolate 4000000,5000000] [--json FILE]
@@ -71,12 +70,11 @@ def measured(action: str, h5ad: Path, out: Path) -> dict[str, float]:
 
 
 def extrapolated(small: dict, large: dict, cells: int) -> dict[str, float]:
-    """Draw the line through two sizes on to another one."""
+    """Draw the line through two sizes on to another one; memory does not grow and is not drawn on."""
     at = (cells - small["cells"]) / (large["cells"] - small["cells"])
     return {
         "cells": cells,
         "seconds": small["prepare_s"] + at * (large["prepare_s"] - small["prepare_s"]),
-        "peak_bytes": max(large["peak_bytes"], small["peak_bytes"] + at * (large["peak_bytes"] - small["peak_bytes"])),
     }
 
 
@@ -143,10 +141,8 @@ def main() -> None:
     columns = ("layout", "cells", "entries", "h5py s", "prepare s", "ratio", "CPU ratio", "peak MB")
     tables = [Table(f"prepare, {options.rounds} rounds, medians (limit {LIMIT})", columns, tuple(rows))]
     if further:
-        guesses = tuple(
-            (g["layout"], g["cells"], f"{g['seconds'] / 60:.0f}", f"{g['peak_bytes'] / 1e6:,.0f}") for g in further
-        )
-        tables.append(Table("extrapolated, not measured", ("layout", "cells", "minutes", "peak MB"), guesses))
+        guesses = tuple((g["layout"], g["cells"], f"{g['seconds'] / 60:.0f}") for g in further)
+        tables.append(Table("extrapolated, not measured", ("layout", "cells", "minutes"), guesses))
     print_tables(tables)
     if options.json:
         text = json.dumps({"measured": figures, "extrapolated": further}, indent=1)
