@@ -33,7 +33,6 @@ from lexicell.reporting.text import Table, print_tables
 
 WORKER = Path(__file__).with_name("loader_peers.py")
 INTERPRETERS: dict[str, str] = {}  # of readers that need another one
-READERS = dict(PEERS)  # what is compared
 LIMIT, ROWS = "copying alone (limit)", "lexicell, rows only"
 PLACES = {LIMIT: "store", ROWS: "store", "lexicell, 1,024 genes sampled": "store", "bionemo-scdl": "scdl",
           "sharded zarr, annbatch's way": "sharded.zarr", "annbatch": "annbatch.zarr", "HF datasets": "hf",
@@ -91,14 +90,14 @@ def worker(action: str, name: str, h5ad: Path, folder: Path, *options: str) -> d
     return (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
 
 
-def convert_all(h5ad: Path, folder: Path, left_out: dict[str, str]) -> dict[str, float]:
+def convert_all(h5ad: Path, folder: Path, names: list[str], left_out: dict[str, str]) -> dict[str, float]:
     """Convert the atlas for every peer that needs it, once; return the seconds, which stay beside the conversions."""
     notes = folder / "conversions.json"
     taken: dict[str, float] = json.loads(notes.read_text()) if notes.exists() else {}
     seconds = {}
-    for name, peer in READERS.items():
+    for name in names:
         place = PLACES.get(name)
-        if hasattr(peer, "convert") and place is not None and place not in taken:
+        if hasattr(PEERS[name], "convert") and place is not None and place not in taken:
             found = worker("convert", name, h5ad, folder)
             if isinstance(found, str):
                 left_out[name] = found
@@ -109,10 +108,12 @@ def convert_all(h5ad: Path, folder: Path, left_out: dict[str, str]) -> dict[str,
     return seconds
 
 
-def measure(h5ad: Path, folder: Path, rounds: int, options: list[str]) -> dict[str, dict[str, object]]:
-    """Measure all peers in turn, so many times."""
+def measure(
+    h5ad: Path, folder: Path, names: list[str], rounds: int, options: list[str]
+) -> dict[str, dict[str, object]]:
+    """Measure readers in turn, so many times."""
     left_out: dict[str, str] = {}
-    seconds = convert_all(h5ad, folder, left_out)
+    seconds = convert_all(h5ad, folder, names, left_out)
     done: list[dict[tuple[str, str], dict[str, float]]] = []
     left = dict.fromkeys(seconds, 0.0)
     for number in range(rounds):
@@ -238,13 +239,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--chart", type=Path, help="SVG to draw")
     options = parser.parse_args()
-    INTERPRETERS.update(pair.split("=", 1) for pair in options.python)
-    if options.readers:
-        wanted = {ROWS, *options.readers.split(";")}
-        if unknown := wanted - set(PEERS):
-            parser.error(f"no reader {'; '.join(sorted(unknown))}; there are: {'; '.join(PEERS)}")
-        for name in set(PEERS) - wanted:
-            del READERS[name]
+    INTERPRETERS.update(pair.partition("=")[::2] for pair in options.python)
+    wanted = {ROWS, *(options.readers.split(";") if options.readers else PEERS)}
+    if unknown := (wanted | set(INTERPRETERS)) - set(PEERS):
+        parser.error(f"no reader {'; '.join(sorted(unknown))}; there are: {'; '.join(PEERS)}")
+    names = [name for name in PEERS if name in wanted]
     options.folder = options.folder.resolve()  # another interpreter may begin elsewhere
     options.folder.mkdir(parents=True, exist_ok=True)
     h5ad = options.folder / "atlas.h5ad"
@@ -257,9 +256,9 @@ def main() -> None:
     given = ["--seconds", str(options.seconds), "--batch", str(options.batch)]
     if options.convert:
         left_out: dict[str, str] = {}
-        print(convert_all(h5ad, options.folder, left_out), left_out)
+        print(convert_all(h5ad, options.folder, names, left_out), left_out)
         return
-    figures = measure(h5ad, options.folder, options.rounds, given)
+    figures = measure(h5ad, options.folder, names, options.rounds, given)
     title = f"{options.cells:,} cells x {options.genes:,} genes, {n_entries / options.cells:,.0f} genes a cell"
     print_tables(
         [table_of(figures, f"{title}, batches of {options.batch}, up to {options.rounds} rounds"), ratios(figures)]

@@ -21,8 +21,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(how: str) -> int:
-    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+def said(program: str, how: str) -> int:
+    """Run a program in a process of its own and return the number that it prints."""
+    done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
@@ -31,7 +32,7 @@ def test_freed_tensors_are_not_faulted_in_anew() -> None:
         assert not keep_freed_memory()
         return
     # A few may still fault: a small allocation can land in the freed block, so that the next tensor needs a new one.
-    assert faults("keep") < 0.5 * faults("leave")
+    assert said(FAULTS, "keep") < 0.5 * said(FAULTS, "leave")
 
 
 HELD = """
@@ -50,20 +51,15 @@ for _ in range(3):
 before, blocks, kept = private(), [], []
 for _ in range(8):
     blocks.append(np.ones(2_000_000))
-    kept.append(np.ones(2000))  # lies behind the block
+    kept.append(np.ones(64_000))  # half a MB lies behind the block: too large for a gap that was there before
 del blocks
 print(private() - before)
 """
-
-
-def held(how: str) -> int:
-    """Return the kB that stay when 8 blocks of 16 MB are gone."""
-    done = subprocess.run([sys.executable, "-c", HELD, how], capture_output=True, text=True, check=True)
-    return int(done.stdout)
 
 
 def test_freed_blocks_leave_no_memory_behind() -> None:
     if platform.libc_ver()[0] != "glibc":
         assert not return_freed_memory()
         return
-    assert held("return") < 16_000 < held("leave")
+    # In kB, when 8 blocks of 16 MB are gone.
+    assert said(HELD, "return") < 16_000 < said(HELD, "leave")

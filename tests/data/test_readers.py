@@ -164,6 +164,8 @@ def test_gene_by_cell_arrays_are_turned(counts, tmp_path):
     assert (whole(matrix, 40) == counts).all()
     matrix = DenseMatrix("x", counts.T.copy().view(Chunked), transposed=True)
     assert not matrix.by_cell
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "band0000.bin").write_bytes(b"left by a run that was killed")
     assert (whole(turned(matrix, tmp_path / "s", 40), 40) == counts).all()
     with pytest.raises(InputError, match="expected a matrix"):
         DenseMatrix("x", counts[0])

@@ -352,6 +352,10 @@ def test_obs_of_another_length_is_our_bug(tmp_path, counts):
         write(tmp_path / "s", [sp.csr_matrix(counts)], 30, obs=[obs_of(3)])
 
 
+def test_headers_of_any_length_are_equally_long():
+    assert len({len(fmt.npy_header(np.dtype(np.uint16), length)) for length in (0, 7, 10**6, 10**12)}) == 1
+
+
 def test_gene_types_are_the_smallest():
     assert [fmt.gene_dtype(n).name for n in (0, 1, 256, 257, 65_536, 65_537)] == [
         "uint8", "uint8", "uint8", "uint16", "uint16", "uint32",

@@ -78,10 +78,8 @@ def write_part(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     dtype = fmt.gene_dtype(n_genes)
-    # Made at once: small arrays kept from every block would lie between large ones that come and go, and memory grow.
-    lengths, depths = np.zeros((2, len(obs)), dtype=np.int64)
-    overflow_at, overflow = [], []
-    n_cells = nnz = 0
+    lengths, depths, overflow_at, overflow = [], [], [], []
+    nnz = 0
     with _NpyFile(draft / fmt.GENES, dtype) as genes, _NpyFile(draft / fmt.COUNTS, np.dtype(np.uint16)) as counts:
         for block in blocks:
             genes.append(block.genes)
@@ -92,18 +90,17 @@ def write_part(
                 overflow.append(narrow[places].astype(np.int64))
                 narrow = np.minimum(narrow, fmt.OVERFLOW)
             counts.append(narrow)
-            cells = slice(n_cells, n_cells + len(block.lengths))
-            n_cells = cells.stop
-            if n_cells <= len(obs):
-                lengths[cells], depths[cells] = block.lengths, block.depths
+            lengths.append(block.lengths)
+            depths.append(block.depths)
             nnz += len(narrow)
-    if n_cells != len(obs):
-        raise ValueError(f"{part.name}: {n_cells} cells were written, but obs has {len(obs)} rows.")
-    np.save(draft / LENGTHS, lengths)
+    n_genes_per_cell = _join(lengths)
+    if len(n_genes_per_cell) != len(obs):
+        raise ValueError(f"{part.name}: {len(n_genes_per_cell)} cells were written, but obs has {len(obs)} rows.")
+    np.save(draft / LENGTHS, n_genes_per_cell)
     np.save(draft / fmt.OVERFLOW_AT, _join(overflow_at))
     np.save(draft / fmt.OVERFLOW_COUNTS, _join(overflow))
     np.save(draft / PANEL, np.unique(part.panel).astype(np.int64))
-    _obs_table(obs, part, depths, lengths, draft / fmt.OBS)
+    _obs_table(obs, part, _join(depths), n_genes_per_cell, draft / fmt.OBS)
     entry: dict[str, Any] = {"name": part.name, "species": part.species, "details": {**part.details, **afterwards()}}
     entry |= {"key": part.key, "n_cells": len(obs), "nnz": nnz, "n_genes": n_genes}
     (draft / ENTRY).write_bytes(fmt.canonical_json(entry))

@@ -7,7 +7,6 @@ band then fits in memory and is sorted by cell when it is read. So each entry is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from lexicell.data.read_ahead import read_ahead
 from lexicell.data.readers.matrices import BLOCK_ENTRIES, Entries, Matrix, cut
 from lexicell.errors import InputError
 
-_MAX_BANDS = 500  # open files
+_MAX_BANDS = 4096  # files in the scratch folder
 _BANDS_A_BLOCK = 8  # a band is sorted in half of the time when the processor's cache holds it
 
 
@@ -38,19 +37,18 @@ class BandedMatrix:
         self.where = matrix.where
         self.n_cells, self.n_genes = matrix.n_cells, matrix.n_genes
         n_bands = min(max(1, -(-matrix.n_entries // limit)), _MAX_BANDS, max(self.n_cells, 1))
-        self._shift = (-(-self.n_cells // n_bands) - 1).bit_length()
-        self._width = 1 << self._shift  # so that a cell's band is found without division
+        self._shift = (-(-self.n_cells // n_bands) - 1).bit_length()  # a cell's band is found without division
+        self._width = 1 << self._shift
         self._edges = np.append(np.arange(0, self.n_cells, self._width), self.n_cells).astype(np.int64)
         self._scratch = scratch
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
         self._stretches: list[list[int]] = [[] for _ in range(len(self._edges) - 1)]
         self.n_entries = 0
         scratch.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            paths = [self._path(band) for band in range(len(self._stretches))]
-            files = [stack.enter_context(path.open("wb", buffering=1 << 16)) for path in paths]
-            for piece in read_ahead(matrix.entries()):
-                self._deal(piece, files)
+        for band in range(len(self._stretches)):
+            self._path(band).write_bytes(b"")  # a run that was killed may have left one
+        for piece in read_ahead(matrix.entries()):
+            self._deal(piece)
 
     def sample(self, limit: int) -> Entries:
         """Return the entries of the first band, at most `limit`."""
@@ -95,13 +93,15 @@ class BandedMatrix:
                 at += size
         return cells, genes, values
 
-    def _deal(self, piece: Entries, files: list[Any]) -> None:
+    def _deal(self, piece: Entries) -> None:
         self._dtype = piece.values.dtype
-        edges, *columns = _grouped(piece.cells, piece.genes, piece.values, self._shift, len(files))
+        edges, *columns = _grouped(piece.cells, piece.genes, piece.values, self._shift, len(self._stretches))
         for band, (begin, end) in enumerate(pairwise(edges.tolist())):
             if end > begin:
-                for column in columns:
-                    files[band].write(column[begin:end].view(np.uint8).data)
+                # Opened for each stretch: there may be more bands than a system lets a process hold open.
+                with self._path(band).open("ab") as file:
+                    for column in columns:
+                        file.write(column[begin:end].view(np.uint8).data)
                 self._stretches[band].append(end - begin)
         self.n_entries += len(piece.values)
 
