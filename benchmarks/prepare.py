@@ -133,9 +133,9 @@ def main() -> None:
         spread = f"{found['ratio']:.1f} ({min(ratios):.1f}-{max(ratios):.1f})"
         shown = (layout, cells, run["entries"], f"{found['read_s']:.1f}", f"{found['prepare_s']:.1f}", spread)
         rows.append((*shown, f"{found['cpu_ratio']:.1f}", f"{found['peak_bytes'] / 1e6:,.0f}"))
-    for layout in ("csr", "csc"):
+    for layout in ("csr", "csc") if len(sizes) > 1 else ():
         small, *_, large = [found for found in figures if found["layout"] == layout]
-        for cells in [int(text) for text in options.extrapolate.split(",")] if len(sizes) > 1 else []:
+        for cells in [int(text) for text in options.extrapolate.split(",")]:
             guess = {"layout": layout, **extrapolated(small, large, cells)}
             further.append(guess)
     columns = ("layout", "cells", "entries", "h5py s", "prepare s", "ratio", "CPU ratio", "peak MB")

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from lexicell.data.matrix_choice import choose_matrix, remedy
 from lexicell.data.readers import open_source
-from lexicell.data.readers.bands import turned
+from lexicell.data.readers.bands import BandedMatrix, turned
 from lexicell.data.readers.matrices import CompressedMatrix, DenseMatrix, cut
 from lexicell.errors import InputError
 
@@ -85,6 +85,21 @@ def test_every_layout_gives_the_same_cells(adata, counts, tmp_path, layout, plac
             assert (whole(turned(matrix, tmp_path / f"scratch{limit}", limit), limit) == counts).all()
     if place == "backed":
         data.file.close()
+
+
+@pytest.mark.parametrize("n_genes", [300, 70_000])
+def test_bands_hold_cells_and_genes_that_need_more_than_two_bytes(tmp_path, n_genes):
+    counts = sp.random(200_000, n_genes, density=0.01 / n_genes, format="csc", rng=0, dtype=np.float32)
+    counts.data = np.arange(1, counts.nnz + 1, dtype=np.float32)
+    matrix = CompressedMatrix("X", counts.data, counts.indices, counts.indptr, counts.shape, by_cell=False)
+    banded = BandedMatrix(matrix, tmp_path, limit=10**6)
+    assert len(banded.edges()) > 3
+    blocks = [banded.read(start, stop) for start, stop in pairwise(banded.edges().tolist())]
+    rows = counts.tocsr()
+    assert (np.concatenate([block.data for block in blocks]) == rows.data).all()
+    assert (np.concatenate([block.genes for block in blocks]) == rows.indices).all()
+    assert (np.concatenate([np.diff(block.indptr) for block in blocks]) == np.diff(rows.indptr)).all()
+    assert (np.concatenate([piece.cells for piece in banded.entries()]).max()) == counts.tocoo().row.max()
 
 
 def test_layers_and_raw_are_found(adata, counts, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,7 +57,7 @@ def assemble(
         fmt.OVERFLOW_AT: (int64, n_overflow, _array_pieces(over_at)),
         fmt.OVERFLOW_COUNTS: (int64, n_overflow, _array_pieces(over)),
     }
-    with ThreadPoolExecutor(2) as pool:  # hashing takes most of the time, and leaves Python's lock to others
+    with ThreadPoolExecutor(2) as pool:  # waiting for the disk and hashing leave Python's lock to others
         written = {
             name: pool.submit(_join_npy, draft / name, dtype, int(nnz[-1]), [folder / name for folder in folders])
             for name, dtype in ((fmt.GENES, n_genes), (fmt.COUNTS, np.dtype(np.uint16)))
@@ -69,7 +68,7 @@ def assemble(
     lexicon.save(draft / fmt.LEXICON)
     for name in (fmt.OBS, fmt.LEXICON):
         flush(draft / name)
-        checksums[name] = fmt.sha256_of(draft / name)
+        checksums[name] = fmt.checksum_of(draft / name)
     sources = [
         {
             **{key: entry[key] for key in ("name", "species", "details")},
@@ -106,7 +105,7 @@ def _indptr_pieces(folders: Sequence[Path]) -> Iterator[memoryview]:
 
 
 def _write_panels(draft: Path, folders: Sequence[Path]) -> tuple[list[str], dict[str, str]]:
-    """Write each distinct panel once; return the file of every source's panel, and the files' SHA-256."""
+    """Write each distinct panel once; return the file of every source's panel, and the files' checksums."""
     (draft / fmt.PANELS).mkdir()
     names: dict[bytes, str] = {}
     checksums: dict[str, str] = {}
@@ -159,7 +158,7 @@ class _HashedFile:
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("wb")
-        self._hash = hashlib.sha256()
+        self._hash = fmt.new_checksum()
 
     def write(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
@@ -173,7 +172,7 @@ class _HashedFile:
 
 
 def _write_npy(path: Path, dtype: np.dtype[Any], length: int, pieces: Iterable[bytes | memoryview]) -> str:
-    """Write a one-dimensional .npy file from pieces of its bytes; return its SHA-256."""
+    """Write a one-dimensional .npy file from pieces of its bytes; return its checksum."""
     out = _HashedFile(path)
     out.write(fmt.npy_header(dtype, length))
     for piece in pieces:
@@ -182,10 +181,10 @@ def _write_npy(path: Path, dtype: np.dtype[Any], length: int, pieces: Iterable[b
 
 
 def _join_npy(path: Path, dtype: np.dtype[Any], length: int, sources: Sequence[Path]) -> str:
-    """Join .npy files of one type into one, without copying where there is but one; return its SHA-256."""
+    """Join .npy files of one type into one, without copying where there is but one; return its checksum."""
     if len(sources) == 1 and _linked(sources[0], path):
         flush(path)
-        return fmt.sha256_of(path)
+        return fmt.checksum_of(path)
     return _write_npy(path, dtype, length, _contents(sources, len(fmt.npy_header(dtype, 0))))
 
 

@@ -2,7 +2,7 @@
 
 A store is a folder that numpy, pandas and a JSON reader can open without lexicell:
 
-    meta.json            what the store holds, SHA-256 of every other file, its fingerprint
+    meta.json            what the store holds, the checksum of every other file, its fingerprint
     indptr.npy           int64 (n_cells + 1,): cell i has the entries indptr[i]:indptr[i + 1]
     genes.npy            smallest unsigned type (nnz,): row of lexicon.parquet, ascending within a cell
     counts.npy           uint16 (nnz,): 65535 stands for "look in the overflow table"
@@ -11,6 +11,9 @@ A store is a folder that numpy, pandas and a JSON reader can open without lexice
     obs.parquet          one row a cell
     lexicon.parquet      the genes
     panels/NNN.npy       int64: the genes that a source measured, ascending; others are missing, not zero
+
+Checksums are XXH3 of 128 bits (`xxh128sum` of xxHash gives them too): they find damage, not forgery, and as fast as a
+disk reads. SHA-256 took a fifth of the time of writing a store where the processor has no instruction for it.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
+
+new_checksum = xxhash.xxh3_128
 
 FORMAT = "lexicell-store"
-VERSION = 1
+VERSION = 2
 
 META = "meta.json"
 INDPTR = "indptr.npy"
@@ -60,10 +66,10 @@ def panel_file(number: int) -> str:
     return f"{PANELS}/{number:03d}.npy"
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+def checksum_of(path: Path) -> str:
+    """Return the checksum of a file, in hexadecimal digits."""
     with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        return hashlib.file_digest(handle, new_checksum).hexdigest()
 
 
 def canonical_json(data: Any) -> bytes:

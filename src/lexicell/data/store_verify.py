@@ -21,7 +21,7 @@ _BLOCK = 1 << 22  # entries looked at in one go, to bound the memory
 def find_problems(path: Path) -> list[str]:
     """Return every problem of the store at `path`; an empty list says that all is well.
 
-    Checked are: the seal of ``meta.json``, the SHA-256 of every file, files too many or missing, types and
+    Checked are: the seal of ``meta.json``, the checksum of every file, files too many or missing, types and
     lengths, the CSR invariants (``indptr`` rises, genes ascend within a cell, lie in the lexicon and on their
     source's panel, no stored zero), the overflow table, and that ``obs`` agrees with the counts.
     """
@@ -47,8 +47,8 @@ def _check_files(path: Path, meta: dict[str, Any]) -> list[str]:
     for name, expected in meta["checksums"].items():
         if name not in here:
             problems.append(f"{name}: is missing.")
-        elif fmt.sha256_of(path / name) != expected:
-            problems.append(f"{name}: changed since it was written (its SHA-256 is another).")
+        elif fmt.checksum_of(path / name) != expected:
+            problems.append(f"{name}: changed since it was written (its checksum is another).")
     problems += [f"{name}: does not belong to the store." for name in here - set(meta["checksums"]) - {fmt.META}]
     return sorted(problems)
 

@@ -18,17 +18,19 @@ import numpy.typing as npt
 from lexicell.data.counts import RawRows
 from lexicell.data.read_ahead import read_ahead
 from lexicell.data.readers.matrices import BLOCK_ENTRIES, Entries, Matrix, cut
+from lexicell.data.store_format import gene_dtype
 from lexicell.errors import InputError
 
 _MAX_BANDS = 4096  # files in the scratch folder
+_MAX_WIDTH = 1 << 16  # cells of a band, whose places are kept as uint16
 _BANDS_A_BLOCK = 8  # a band is sorted in half of the time when the processor's cache holds it
 
 
 class BandedMatrix:
     """A matrix that lies in bands of cells in a scratch folder; see `Matrix`.
 
-    A band's file holds one stretch for each piece that was dealt to it: its cells, its genes, its values, each
-    in one piece of memory (records of three fields would be four times slower to sort).
+    A band's file holds one stretch for each piece that was dealt to it: its cells, counted from the band's first, its
+    genes, its values, each in one piece of memory (records of three fields would be four times slower to sort).
     """
 
     by_cell = True
@@ -37,11 +39,13 @@ class BandedMatrix:
         self.where = matrix.where
         self.n_cells, self.n_genes = matrix.n_cells, matrix.n_genes
         n_bands = min(max(1, -(-matrix.n_entries // limit)), _MAX_BANDS, max(self.n_cells, 1))
+        n_bands = max(n_bands, -(-self.n_cells // _MAX_WIDTH))
         self._shift = (-(-self.n_cells // n_bands) - 1).bit_length()  # a cell's band is found without division
         self._width = 1 << self._shift
         self._edges = np.append(np.arange(0, self.n_cells, self._width), self.n_cells).astype(np.int64)
         self._scratch = scratch
-        self._dtype: np.dtype[Any] = np.dtype(np.float32)
+        value = np.dtype(np.float32)  # until the first piece tells
+        self._types: tuple[np.dtype[Any], ...] = (np.dtype(np.uint16), gene_dtype(self.n_genes), value)
         self._stretches: list[list[int]] = [[] for _ in range(len(self._edges) - 1)]
         self.n_entries = 0
         scratch.mkdir(parents=True, exist_ok=True)
@@ -65,37 +69,40 @@ class BandedMatrix:
     def read(self, start: int, stop: int) -> RawRows:
         """Return the cells ``start:stop``, which lie in one band."""
         band = start // self._width
-        cells, genes, values = self._band(band)
-        if (start, stop) != (self._edges[band], self._edges[band + 1]):
-            inside = (cells >= start) & (cells < stop)
-            cells, genes, values = cells[inside], genes[inside], values[inside]
-        return rows_of(cells - start, genes, values, stop - start)
+        first, last = self._edges[band : band + 2].tolist()
+        rows = rows_of(*self._band(band), last - first)
+        if (start, stop) == (first, last):
+            return rows
+        edges = rows.indptr[start - first : stop - first + 1]
+        begin, end = edges[0], edges[-1]
+        return RawRows(rows.data[begin:end], rows.genes[begin:end], edges - begin)
 
     def entries(self) -> Iterator[Entries]:
         """Return the entries band by band."""
-        for band in range(len(self._stretches)):
+        for band, first in enumerate(self._edges[:-1].tolist()):
             cells, genes, values = self._band(band)
-            yield Entries(cells.astype(np.int64), genes.astype(np.int64), values)
+            yield Entries(cells.astype(np.int64) + first, genes.astype(np.int64), values)
 
     def _path(self, band: int) -> Path:
         return self._scratch / f"band{band:04d}.bin"
 
-    def _band(self, band: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any]]:
+    def _band(self, band: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return places in the band, genes and values of its entries, in the order in which they came."""
         sizes = self._stretches[band]
-        total = sum(sizes)
-        cells, genes = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32)
-        values = np.empty(total, dtype=self._dtype)
-        at = 0
-        with self._path(band).open("rb") as file:
-            for size in sizes:
-                for column in (cells, genes, values):
-                    column[at : at + size] = np.fromfile(file, dtype=column.dtype, count=size)
-                at += size
+        cells, genes, values = (np.empty(sum(sizes), dtype=dtype) for dtype in self._types)
+        raw = np.fromfile(self._path(band), dtype=np.uint8)
+        place, at = 0, 0
+        for size in sizes:
+            for column in (cells, genes, values):
+                width = size * column.itemsize
+                column[at : at + size] = raw[place : place + width].view(column.dtype)
+                place += width
+            at += size
         return cells, genes, values
 
     def _deal(self, piece: Entries) -> None:
-        self._dtype = piece.values.dtype
-        edges, *columns = _grouped(piece.cells, piece.genes, piece.values, self._shift, len(self._stretches))
+        self._types = (*self._types[:2], piece.values.dtype)
+        edges, *columns = _dealt(piece, self._shift, len(self._stretches), self._types)
         for band, (begin, end) in enumerate(pairwise(edges.tolist())):
             if end > begin:
                 # Opened for each stretch: there may be more bands than a system lets a process hold open.
@@ -127,47 +134,60 @@ def turned(matrix: Matrix, scratch: Path | None, limit: int = BLOCK_ENTRIES) -> 
 
 
 def rows_of(
-    cells: npt.NDArray[np.integer[Any]], genes: npt.NDArray[Any], values: npt.NDArray[Any], n_cells: int
+    cells: npt.NDArray[np.integer[Any]], genes: npt.NDArray[np.integer[Any]], values: npt.NDArray[Any], n_cells: int
 ) -> RawRows:
     """Sort entries by cell, in the order in which they come within a cell."""
-    edges, _, sorted_genes, sorted_values = _grouped(cells, genes, values, 0, n_cells)
-    return RawRows(sorted_values, sorted_genes, edges)
+    edges, _, sorted_genes, bits = _counting_sort(
+        cells, genes, _bits(values), 0, n_cells, np.empty(0, cells.dtype), np.empty_like(genes)
+    )
+    return RawRows(bits.view(values.dtype), sorted_genes, edges)
 
 
-def _grouped(
-    cells: npt.NDArray[np.integer[Any]], genes: npt.NDArray[Any], values: npt.NDArray[Any], shift: int, n_groups: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any]]:
-    """Group entries by ``2**shift`` neighbouring cells, in the order in which they come within a group.
+def _dealt(
+    piece: Entries, shift: int, n_bands: int, types: tuple[np.dtype[Any], ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Group entries by band of ``2**shift`` cells, in the order in which they come within a band.
 
     Returns
     -------
     edges
-        (n_groups + 1,) where each group begins.
+        (n_bands + 1,) where each band begins.
     cells, genes, values
-        (n,) entries.
+        (n,) entries, in the `types` of a band's file; cells are counted from the first of their band.
     """
-    bits = values.view(f"u{values.dtype.itemsize}")  # moved, not looked at: one compiled kind for each size
-    whole = (cells.astype(np.int32, copy=False), genes.astype(np.int32, copy=False), bits)
-    edges, grouped_cells, grouped_genes, grouped_bits = _counting_sort(*whole, shift, n_groups)
-    return edges, grouped_cells, grouped_genes, grouped_bits.view(values.dtype)
+    cells, genes = piece.cells.astype(np.int32, copy=False), piece.genes.astype(np.int32, copy=False)
+    places, short = (np.empty(len(cells), dtype=dtype) for dtype in types[:2])
+    edges, places, short, bits = _counting_sort(cells, genes, _bits(piece.values), shift, n_bands, places, short)
+    return edges, places, short, bits.view(piece.values.dtype)
+
+
+def _bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values that are moved but not looked at: one compiled kind for each size."""
+    return values.view(f"u{values.dtype.itemsize}")
 
 
 @numba.njit(cache=True, nogil=True)
-def _counting_sort(cells, genes, bits, shift, n_groups):
-    """A counting sort that moves all three columns at once: several times faster than sorting and taking each."""
+def _counting_sort(cells, genes, bits, shift, n_groups, out_places, out_genes):
+    """Sort by ``cells >> shift``, moving all columns at once: several times faster than sorting and taking each.
+
+    `out_places` takes a cell's place in its group, or nothing where it has no room.
+    """
     edges = np.zeros(n_groups + 1, np.int64)
     for cell in cells:
         edges[(cell >> shift) + 1] += 1
     edges = np.cumsum(edges)
     place = edges[:-1].copy()
-    out_cells, out_genes, out_bits = np.empty_like(cells), np.empty_like(genes), np.empty_like(bits)
+    out_bits = np.empty_like(bits)
+    rest = (1 << shift) - 1
+    wanted = len(out_places) > 0
     for entry in range(len(cells)):
         cell = cells[entry]
-        group = cell >> shift
-        at = place[group]
-        place[group] = at + 1
-        out_cells[at], out_genes[at], out_bits[at] = cell, genes[entry], bits[entry]
-    return edges, out_cells, out_genes, out_bits
+        at = place[cell >> shift]
+        place[cell >> shift] = at + 1
+        if wanted:
+            out_places[at] = cell & rest
+        out_genes[at], out_bits[at] = genes[entry], bits[entry]
+    return edges, out_places, out_genes, out_bits
 
 
 class _MemoryMatrix:
@@ -204,8 +224,8 @@ def _in_memory(matrix: Matrix) -> Matrix:
         nothing = np.empty(0, dtype=np.int64)
         return _MemoryMatrix(matrix, RawRows(nothing, nothing, np.zeros(matrix.n_cells + 1, dtype=np.int64)))
     try:
-        cells, genes = (np.concatenate([getattr(p, key) for p in pieces]) for key in ("cells", "genes"))
+        cells, genes = (np.concatenate([getattr(p, key) for p in pieces], dtype=np.int32) for key in ("cells", "genes"))
         values = np.concatenate([piece.values for piece in pieces])
     except MemoryError:
         raise InputError(f"{matrix.where}: does not fit in memory, and lies gene by gene.") from None
-    return _MemoryMatrix(matrix, rows_of(cells, genes.astype(np.int32), values, matrix.n_cells))
+    return _MemoryMatrix(matrix, rows_of(cells, genes, values, matrix.n_cells))
