@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from lexicell.data.readers.gzip_array import quicker
 from lexicell.data.readers.hdf5 import first_line, open_hdf5, text_of
 from lexicell.data.readers.matrices import CompressedMatrix, DenseMatrix, Matrix
 from lexicell.data.readers.source import Closing, check_shape
@@ -88,9 +89,8 @@ class GroupSource(Closing):
             raise InputError(f"{where}: is damaged: it lacks {listing(missing)}.")
         shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
         n_cells, genes = (self.n_cells, n_genes) if shape is None else (int(shape[0]), int(shape[1]))
-        return CompressedMatrix(
-            where, node["data"], node["indices"], node["indptr"], (n_cells, genes), by_cell="csr" in kind
-        )
+        data, indices = quicker(node["data"]), quicker(node["indices"])
+        return CompressedMatrix(where, data, indices, node["indptr"], (n_cells, genes), by_cell="csr" in kind)
 
     def _find_matrices(self) -> tuple[str, ...]:
         found = ["X"] if "X" in self._root and _holds_values(self._root["X"]) else []

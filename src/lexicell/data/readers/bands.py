@@ -6,8 +6,8 @@ band then fits in memory and is sorted by cell when it is read. So each entry is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,24 @@ from lexicell.errors import InputError
 
 _MAX_BANDS = 4096  # files in the scratch folder
 _MAX_WIDTH = 1 << 16  # cells of a band, whose places are kept as uint16
-_BANDS_A_BLOCK = 8  # a band is sorted in half of the time when the processor's cache holds it
+_BANDS_A_BLOCK = 4  # a band is sorted in half of the time when the processor's cache holds it
+_HELD_ENTRIES = 1 << 24  # dealt and kept until they are written: long stretches are written several times faster
+
+
+@dataclass(frozen=True)
+class _Dealt:
+    """Entries of one piece, grouped by band; cells are counted from the first of their band."""
+
+    edges: npt.NDArray[np.int64]
+    entries: Entries
 
 
 class BandedMatrix:
     """A matrix that lies in bands of cells in a scratch folder; see `Matrix`.
 
     A band's file holds one stretch for each piece that was dealt to it: its cells, counted from the band's first, its
-    genes, its values, each in one piece of memory (records of three fields would be four times slower to sort).
+    genes, its values, each in one piece of memory (records of three fields would be four times slower to sort), in
+    the narrowest types that hold them.
     """
 
     by_cell = True
@@ -44,15 +54,13 @@ class BandedMatrix:
         self._width = 1 << self._shift
         self._edges = np.append(np.arange(0, self.n_cells, self._width), self.n_cells).astype(np.int64)
         self._scratch = scratch
-        value = np.dtype(np.float32)  # until the first piece tells
-        self._types: tuple[np.dtype[Any], ...] = (np.dtype(np.uint16), gene_dtype(self.n_genes), value)
-        self._stretches: list[list[int]] = [[] for _ in range(len(self._edges) - 1)]
+        self._gene_dtype = gene_dtype(self.n_genes)
+        self._stretches: list[list[tuple[int, np.dtype[Any]]]] = [[] for _ in range(len(self._edges) - 1)]
         self.n_entries = 0
         scratch.mkdir(parents=True, exist_ok=True)
         for band in range(len(self._stretches)):
             self._path(band).write_bytes(b"")  # a run that was killed may have left one
-        for piece in read_ahead(matrix.entries()):
-            self._deal(piece)
+        self._deal(matrix)
 
     def sample(self, limit: int) -> Entries:
         """Return the entries of the first band, at most `limit`."""
@@ -70,7 +78,7 @@ class BandedMatrix:
         """Return the cells ``start:stop``, which lie in one band."""
         band = start // self._width
         first, last = self._edges[band : band + 2].tolist()
-        rows = rows_of(*self._band(band), last - first)
+        rows = rows_of(self._band(band), last - first)
         if (start, stop) == (first, last):
             return rows
         edges = rows.indptr[start - first : stop - first + 1]
@@ -80,37 +88,47 @@ class BandedMatrix:
     def entries(self) -> Iterator[Entries]:
         """Return the entries band by band."""
         for band, first in enumerate(self._edges[:-1].tolist()):
-            cells, genes, values = self._band(band)
-            yield Entries(cells.astype(np.int64) + first, genes.astype(np.int64), values)
+            for stretch in self._band(band):
+                yield Entries(stretch.cells.astype(np.int64) + first, stretch.genes.astype(np.int64), stretch.values)
 
     def _path(self, band: int) -> Path:
         return self._scratch / f"band{band:04d}.bin"
 
-    def _band(self, band: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return places in the band, genes and values of its entries, in the order in which they came."""
-        sizes = self._stretches[band]
-        cells, genes, values = (np.empty(sum(sizes), dtype=dtype) for dtype in self._types)
+    def _band(self, band: int) -> list[Entries]:
+        """Return the stretches of a band, in the order in which they came."""
         raw = np.fromfile(self._path(band), dtype=np.uint8)
-        place, at = 0, 0
-        for size in sizes:
-            for column in (cells, genes, values):
-                width = size * column.itemsize
-                column[at : at + size] = raw[place : place + width].view(column.dtype)
-                place += width
-            at += size
-        return cells, genes, values
+        stretches, place = [], 0
+        for size, value in self._stretches[band]:
+            columns = []
+            for dtype in (np.dtype(np.uint16), self._gene_dtype, value):
+                columns.append(raw[place : place + size * dtype.itemsize].view(dtype))
+                place += size * dtype.itemsize
+            stretches.append(Entries(*columns))
+        return stretches
 
-    def _deal(self, piece: Entries) -> None:
-        self._types = (*self._types[:2], piece.values.dtype)
-        edges, *columns = _dealt(piece, self._shift, len(self._stretches), self._types)
-        for band, (begin, end) in enumerate(pairwise(edges.tolist())):
-            if end > begin:
-                # Opened for each stretch: there may be more bands than a system lets a process hold open.
-                with self._path(band).open("ab") as file:
-                    for column in columns:
+    def _deal(self, matrix: Matrix) -> None:
+        held: list[_Dealt] = []
+        n_held = 0
+        for piece in read_ahead(matrix.entries()):
+            narrow = Entries(piece.cells, piece.genes.astype(self._gene_dtype), _narrowed(piece.values))
+            held.append(_Dealt(*_grouped([narrow], self._shift, len(self._stretches), with_cells=True)))
+            n_held += len(piece.values)
+            if n_held >= _HELD_ENTRIES:
+                self._write(held)
+                self.n_entries += n_held
+                held, n_held = [], 0
+        self._write(held)
+        self.n_entries += n_held
+
+    def _write(self, held: list[_Dealt]) -> None:
+        for band, stretches in enumerate(self._stretches):
+            # Opened anew each time: there may be more bands than a system lets a process hold open.
+            with self._path(band).open("ab") as file:
+                for dealt in held:
+                    begin, end = dealt.edges[band : band + 2].tolist()
+                    for column in (dealt.entries.cells, dealt.entries.genes, dealt.entries.values):
                         file.write(column[begin:end].view(np.uint8).data)
-                self._stretches[band].append(end - begin)
-        self.n_entries += len(piece.values)
+                    stretches.append((end - begin, dealt.entries.values.dtype))
 
 
 def turned(matrix: Matrix, scratch: Path | None, limit: int = BLOCK_ENTRIES) -> Matrix:
@@ -133,32 +151,50 @@ def turned(matrix: Matrix, scratch: Path | None, limit: int = BLOCK_ENTRIES) -> 
     return BandedMatrix(matrix, scratch, max(limit // _BANDS_A_BLOCK, 1))
 
 
-def rows_of(
-    cells: npt.NDArray[np.integer[Any]], genes: npt.NDArray[np.integer[Any]], values: npt.NDArray[Any], n_cells: int
-) -> RawRows:
+def rows_of(stretches: Sequence[Entries], n_cells: int) -> RawRows:
     """Sort entries by cell, in the order in which they come within a cell."""
-    edges, _, sorted_genes, bits = _counting_sort(
-        cells, genes, _bits(values), 0, n_cells, np.empty(0, cells.dtype), np.empty_like(genes)
-    )
-    return RawRows(bits.view(values.dtype), sorted_genes, edges)
+    edges, entries = _grouped(stretches, 0, n_cells, with_cells=False)
+    return RawRows(entries.values, entries.genes, edges)
 
 
-def _dealt(
-    piece: Entries, shift: int, n_bands: int, types: tuple[np.dtype[Any], ...]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Group entries by band of ``2**shift`` cells, in the order in which they come within a band.
+def _grouped(
+    stretches: Sequence[Entries], shift: int, n_groups: int, *, with_cells: bool
+) -> tuple[npt.NDArray[np.int64], Entries]:
+    """Group entries by ``cells >> shift``, in the order in which they come within a group.
 
     Returns
     -------
     edges
-        (n_bands + 1,) where each band begins.
-    cells, genes, values
-        (n,) entries, in the `types` of a band's file; cells are counted from the first of their band.
+        (n_groups + 1,) where each group begins.
+    entries
+        Cells are counted from the first of their group, as uint16, and left out where they are not wanted.
     """
-    cells, genes = piece.cells.astype(np.int32, copy=False), piece.genes.astype(np.int32, copy=False)
-    places, short = (np.empty(len(cells), dtype=dtype) for dtype in types[:2])
-    edges, places, short, bits = _counting_sort(cells, genes, _bits(piece.values), shift, n_bands, places, short)
-    return edges, places, short, bits.view(piece.values.dtype)
+    edges = np.zeros(n_groups + 1, dtype=np.int64)
+    for stretch in stretches:
+        _count(stretch.cells, shift, edges)
+    edges = np.cumsum(edges)
+    place = edges[:-1].copy()
+    genes, values = (np.empty(edges[-1], dtype=_widest(stretches, key)) for key in ("genes", "values"))
+    cells = np.empty(edges[-1] if with_cells else 0, dtype=np.uint16)
+    for stretch in stretches:
+        bits = _bits(stretch.values.astype(values.dtype, copy=False))
+        _move(stretch.cells, stretch.genes, bits, shift, place, cells, genes, _bits(values))
+    return edges, Entries(cells, genes, values)
+
+
+def _widest(stretches: Sequence[Entries], key: str) -> np.dtype[Any]:
+    """Return the type that holds one column of all stretches."""
+    return np.result_type(np.uint8, *(getattr(stretch, key).dtype for stretch in stretches))
+
+
+def _narrowed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values in the narrowest type that holds them exactly: most counts fit into a byte."""
+    with np.errstate(invalid="ignore"):
+        for dtype in (np.uint8, np.uint16):
+            narrow = values.astype(dtype)
+            if np.array_equal(narrow, values):
+                return narrow
+    return values
 
 
 def _bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -167,27 +203,27 @@ def _bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _counting_sort(cells, genes, bits, shift, n_groups, out_places, out_genes):
-    """Sort by ``cells >> shift``, moving all columns at once: several times faster than sorting and taking each.
-
-    `out_places` takes a cell's place in its group, or nothing where it has no room.
-    """
-    edges = np.zeros(n_groups + 1, np.int64)
+def _count(cells, shift, edges):
+    """Add the number of entries of each group to ``edges[group + 1]``."""
     for cell in cells:
         edges[(cell >> shift) + 1] += 1
-    edges = np.cumsum(edges)
-    place = edges[:-1].copy()
-    out_bits = np.empty_like(bits)
+
+
+@numba.njit(cache=True, nogil=True)
+def _move(cells, genes, bits, shift, place, out_cells, out_genes, out_bits):
+    """Put each entry at its group's next place, all columns at once: several times faster than sorting each.
+
+    `out_cells` takes a cell's place in its group, or nothing where it has no room.
+    """
     rest = (1 << shift) - 1
-    wanted = len(out_places) > 0
+    wanted = len(out_cells) > 0
     for entry in range(len(cells)):
         cell = cells[entry]
         at = place[cell >> shift]
         place[cell >> shift] = at + 1
         if wanted:
-            out_places[at] = cell & rest
+            out_cells[at] = cell & rest
         out_genes[at], out_bits[at] = genes[entry], bits[entry]
-    return edges, out_places, out_genes, out_bits
 
 
 class _MemoryMatrix:
@@ -219,13 +255,8 @@ class _MemoryMatrix:
 
 
 def _in_memory(matrix: Matrix) -> Matrix:
-    pieces = list(matrix.entries())
-    if not pieces:
-        nothing = np.empty(0, dtype=np.int64)
-        return _MemoryMatrix(matrix, RawRows(nothing, nothing, np.zeros(matrix.n_cells + 1, dtype=np.int64)))
     try:
-        cells, genes = (np.concatenate([getattr(p, key) for p in pieces], dtype=np.int32) for key in ("cells", "genes"))
-        values = np.concatenate([piece.values for piece in pieces])
+        pieces = list(matrix.entries())
+        return _MemoryMatrix(matrix, rows_of(pieces, matrix.n_cells))
     except MemoryError:
         raise InputError(f"{matrix.where}: does not fit in memory, and lies gene by gene.") from None
-    return _MemoryMatrix(matrix, rows_of(cells, genes, values, matrix.n_cells))

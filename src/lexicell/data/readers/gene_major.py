@@ -70,7 +70,7 @@ class GeneMajorMatrix:
     def read(self, start: int, stop: int) -> RawRows:
         """Return the cells ``start:stop``."""
         found = _joined([self._nonzero(a, b, start, stop) for a, b in self._slabs(stop - start)])
-        return rows_of(found.cells - start, found.genes.astype(np.int32), found.values, stop - start)
+        return rows_of([Entries(found.cells - start, found.genes.astype(np.int32), found.values)], stop - start)
 
     def entries(self) -> Iterator[Entries]:
         """Return the entries that are not zero, in file order, in pieces."""

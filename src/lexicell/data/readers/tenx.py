@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lexicell.data.counts import RawRows
+from lexicell.data.readers.gzip_array import quicker
 from lexicell.data.readers.hdf5 import first_line, open_hdf5, texts_of
 from lexicell.data.readers.matrices import BLOCK_ENTRIES, CompressedMatrix, Entries, Matrix
 from lexicell.data.readers.plain import PlainSource
@@ -57,9 +58,8 @@ def _source_of(file: h5py.File, name: str) -> PlainSource:
 
     def matrix() -> Matrix:
         # Genes by cells in CSC are cells by genes in CSR.
-        return CompressedMatrix(
-            f"{name}: X", group["data"], group["indices"], group["indptr"], (n_cells, n_genes), by_cell=True
-        )
+        data, indices = quicker(group["data"]), quicker(group["indices"])
+        return CompressedMatrix(f"{name}: X", data, indices, group["indptr"], (n_cells, n_genes), by_cell=True)
 
     return PlainSource(name, obs, var, {"X": matrix}, file.close)
 
