@@ -4,19 +4,22 @@ Usage:
   python benchmarks/genes.py coherence --runs RUN [RUN ...] --sets FILE.gmt [FILE.gmt ...] [--max-sets N] [--json FILE]
   python benchmarks/genes.py calibration [--simulations N] [--out docs/images/genes_contrast_calibration] [--json FILE]
   python benchmarks/genes.py rewired [--simulations N] [--json FILE]
+  python benchmarks/genes.py trained --out FOLDER [--simulations N] [--steps N] [--json FILE]
 
 `coherence` scores, in every run: rows as trained and as they began, with the expression level removed and whitened or
 not; the decoder's responses; mean token states by label; all beside each other; and PCA loadings and co-expression of
 the same cells, which get the same treatments. `calibration` simulates species without and with convergent genes.
-`rewired` simulates two tissues with genes that load on another program in one of them.
+`rewired` simulates two tissues with genes that load on another program in one of them. `trained` pretrains a model on
+eight simulated species with convergent genes, without labels, and contrasts them in each of its tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -37,6 +40,7 @@ from lexicell.genes.gene_sets import read_gene_sets
 from lexicell.inference.cell_model import CellModel
 from lexicell.inference.contextual import token_moments
 from lexicell.inference.gene_response import count_response
+from lexicell.model.checkpoint import WEIGHTS
 from lexicell.randomness import generator
 from lexicell.reporting.figures import INK, PALETTE, STYLE
 from lexicell.reporting.gene_figures import save_figure
@@ -46,6 +50,10 @@ from lexicell.training.recipe import load_recipe
 from lexicell.training.run_folder import RECIPE
 from lexicell.workflows.genes_cells import expression, groups_of, one_species, open_cells, queries
 from lexicell.workflows.genes_coherence import MOST_CELLS, RESPONSE_CELLS
+from lexicell.workflows.genes_contrast import ContrastTable, genes_contrast
+from lexicell.workflows.prepare import prepare
+from lexicell.workflows.pretrain import pretrain
+from lexicell.workflows.species_groups import SpeciesGroups
 
 FOUR = "((albus:0.15,niger:0.15):0.35,(echo:0.15,mutus:0.15):0.35);"
 EIGHT = "(((a:0.15,b:0.15):0.2,(c:0.15,d:0.15):0.2):0.15,((e:0.15,f:0.15):0.2,(g:0.15,h:0.15):0.2):0.15);"
@@ -247,6 +255,44 @@ def rewired(options: argparse.Namespace) -> dict[str, Any]:
     return {"rewired": spread | {"planted_called": np.mean(calls), "false_share_of_calls": np.mean(false)}}
 
 
+def trained(options: argparse.Namespace) -> dict[str, Any]:
+    """Contrast planted genes in the tables of models trained on all species; a finished model is not trained again."""
+    rows = []
+    tree, group = DESIGNS["8 species"]
+    for seed in range(options.simulations):
+        config = SimulationConfig(
+            phylogeny=tree, n_cells=600, n_genes=600, n_convergent=20, convergent_species=group, seed=seed
+        )
+        truth = simulate(config)
+        place = options.out / str(seed)
+        if not (place / "run" / WEIGHTS).is_file():
+            shutil.rmtree(place, ignore_errors=True)
+            datasets = [{"adata": truth.cells[s], "species": s, "name": s, "donor": "donor"} for s in config.species]
+            prepare({"datasets": datasets}, place / "store", progress=False)
+            truth.orthologs.to_csv(place / "orthologs.tsv", sep="\t", index=False)
+            overrides = {"sampling.tokens": 256, "trainer.max_steps": options.steps, "seed": seed}
+            pretrain("tiny", place / "store", place / "run", overrides=overrides, progress=False)
+        others = tuple(species for species in config.species if species not in group)
+        groups = SpeciesGroups(group, others, truth.phylogeny, place / "orthologs.tsv", ())
+        planted = set(truth.genes.loc[truth.genes["convergent"], "gene_id"])
+        for table in get_args(ContrastTable):
+            genes = genes_contrast(
+                place / "run", groups, table=table, cells=600, seed=seed, out=place / table, progress=False
+            ).genes
+            true = genes[group[0]].isin(planted)
+            called = genes["fdr"] <= 0.05
+            found = {"auroc": float(roc_auc_score(true, genes["contrast"])), "called": float(called[true].mean())}
+            found["false"] = float((called & ~true).sum() / max(called.sum(), 1))
+            rows.append({"seed": seed, "table": table, "genes": len(genes), "planted": int(true.sum())} | found)
+            print(rows[-1], flush=True)
+    by_table = pd.DataFrame(rows).groupby("table", sort=False)[["auroc", "called", "false"]]
+    shown = by_table.agg(["mean", "min", "max"])
+    lines = tuple((name, *values) for name, values in zip(shown.index, shown.to_numpy(), strict=True))
+    words = ("AUROC", "least", "most", "planted called", "least", "most", "false among called", "least", "most")
+    print_tables([Table(f"8 species, {options.simulations} simulations", ("table", *words), lines)])
+    return {"trained": rows}
+
+
 def main() -> None:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -259,12 +305,16 @@ def main() -> None:
     two = verbs.add_parser("calibration")
     two.add_argument("--out", type=Path, help="picture to write, without its ending")
     three = verbs.add_parser("rewired")
-    for verb in (two, three):
-        verb.add_argument("--simulations", type=int, default=20)
-    for verb in (one, two, three):
+    four = verbs.add_parser("trained")
+    four.add_argument("--out", type=Path, required=True, help="folder for stores and runs")
+    four.add_argument("--steps", type=int, default=800, help="steps of pretraining")
+    for verb, simulations in ((two, 20), (three, 20), (four, 3)):
+        verb.add_argument("--simulations", type=int, default=simulations)
+    for verb in (one, two, three, four):
         verb.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
-    found = {"coherence": coherence, "calibration": calibration, "rewired": rewired}[options.verb](options)
+    verbs_of = {"coherence": coherence, "calibration": calibration, "rewired": rewired, "trained": trained}
+    found = verbs_of[options.verb](options)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1, default=float) + "\n", encoding="utf-8")
 
