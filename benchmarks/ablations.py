@@ -36,6 +36,8 @@ PLAIN = "plain"
 SETTINGS: dict[str, dict[str, object]] = {
     PLAIN: {},
     "half the tokens, twice the cells": {"sampling.tokens": 0.5, "data.batch_size": 2},
+    "a quarter of the tokens, 4 times the cells": {"sampling.tokens": 0.25, "data.batch_size": 4},
+    "an eighth of the tokens, 8 times the cells": {"sampling.tokens": 0.125, "data.batch_size": 8},
     "twice the tokens, half the cells": {"sampling.tokens": 2, "data.batch_size": 0.5},
     "5% of the tokens from the deck": {"sampling.deck_share": 0.05},
     "30% of the tokens from the deck": {"sampling.deck_share": 0.3},
