@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lexicell.errors import InputError
-from lexicell.training.muon import MuonWithAdamW, has_muon
+from lexicell.training.muon import MuonWithAdamW
 
 EMBEDDINGS = frozenset({"genes", "counts", "covariates", "cls"})
 TRUNK = ("encoder.blocks.", "decoder.blocks.")
@@ -21,9 +21,8 @@ TRUNK = ("encoder.blocks.", "decoder.blocks.")
 class OptimConfig:
     """AdamW (Loshchilov & Hutter 2019) or Muon (Jordan et al. 2024), with warm-up and decay."""
 
-    optimizer: Literal["auto", "adamw", "muon"] = "adamw"
-    """adamw for everything, or muon for the matrices of the transformer blocks and adamw for the rest; auto is muon
-    where this PyTorch has it (2.9 or later) and weights are not shared out (fsdp), else adamw."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw for everything, or muon for the matrices of the transformer blocks and adamw for the rest."""
     lr: float = 1e-3
     """Highest learning rate of the matrices."""
     embedding_lr_scale: float = 1.0
@@ -62,13 +61,6 @@ class OptimConfig:
             )
 
 
-    def settled(self, *, sharded: bool) -> OptimConfig:
-        """Return it with `optimizer` decided, as a run keeps it."""
-        if self.optimizer != "auto":
-            return self
-        return replace(self, optimizer="muon" if has_muon() and not sharded else "adamw")
-
-
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Return the optimiser over all parameters that have a gradient.
 
@@ -81,7 +73,6 @@ def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Opti
     - embeddings: sqrt(r), as the entries of a unit vector shrink by that;
     - biases, norms and matrices with a fixed number of inputs: 1.
     """
-    config = config.settled(sharded=False)
     groups = list(_groups(network, config))
     betas = (config.beta1, config.beta2)
     if config.optimizer == "muon":
