@@ -61,6 +61,19 @@ SETTINGS: dict[str, dict[str, object]] = {
 RELATIVE = {"sampling.tokens", "sampling.queries", "data.batch_size"}  # settings that multiply the plain one
 
 
+def short_run(width: int, tokens: int, batch: int, steps: int) -> dict[str, object]:
+    """Return the overrides of a short run without labels, looked at once, at its end."""
+    return {
+        "model.encoder.width": width,
+        "sampling.tokens": tokens,
+        "sampling.queries": 64,
+        "data.batch_size": batch,
+        "objectives.labels": 0.0,
+        "trainer.max_steps": steps,
+        "trainer.val_every": steps,
+    }
+
+
 def overrides_of(setting: dict[str, object], base: dict[str, object]) -> dict[str, object]:
     """Return the recipe's overrides for a setting."""
     changed = {
@@ -94,15 +107,7 @@ def main() -> None:
     parser.add_argument("--only", help="settings whose name holds this text (and the plain one)")
     options = parser.parse_args()
     store = Store.open(options.store)
-    base: dict[str, object] = {
-        "model.encoder.width": options.width,
-        "sampling.tokens": options.tokens,
-        "sampling.queries": 64,
-        "data.batch_size": options.batch,
-        "objectives.labels": 0.0,
-        "trainer.max_steps": options.steps,
-        "trainer.val_every": options.steps,
-    }
+    base = short_run(options.width, options.tokens, options.batch, options.steps)
     plain = load_recipe(options.recipe, base)
     rows = []
     for seed in range(options.seeds):

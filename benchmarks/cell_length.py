@@ -1,6 +1,6 @@
 """Do longer cells help? The same model, cells and steps; only the number of genes a view differs.
 
-Usage: python benchmarks/cell_length.py --store STORE --split 3 --out FOLDER [--tokens 128,512,2048] [--seeds 3]
+Usage: python benchmarks/cell_length.py --store STORE --split folds:3 --out FOLDER [--tokens 128,512,2048] [--seeds 3]
 
 Skill is asked twice of the same held-out cells: with as many genes shown as the model was trained on, and with as many
 as the shortest was. Labels are carried over by kNN and by a linear classifier on the frozen embedding, to which every
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from ablations import score
+from ablations import score, short_run
 
 from lexicell.data.store import Store
 from lexicell.inference.cell_model import CellModel
@@ -46,16 +46,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for tokens in lengths:
             run = options.out / f"{store.name}-{tokens}-{seed}"
-            overrides: dict[str, object] = {
-                "model.encoder.width": options.width,
-                "sampling.tokens": tokens,
-                "sampling.queries": 64,
-                "data.batch_size": options.batch,
-                "objectives.labels": 0.0,
-                "trainer.max_steps": options.steps,
-                "trainer.val_every": options.steps,
-                "seed": seed,
-            }
+            overrides = short_run(options.width, tokens, options.batch, options.steps) | {"seed": seed}
             if not (run / WEIGHTS).is_file():
                 began = time.perf_counter()
                 pretrain(options.recipe, store, run, overrides=overrides, progress=False)
