@@ -30,9 +30,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "adamw, lr 2e-3, wsd": {"optim.schedule": "wsd"},
     "adamw, lr 2e-3, cosine, average 0.98": {"optim.ema_decay": 0.98},
     "adamw, lr 2e-3, wsd, average 0.98": {"optim.schedule": "wsd", "optim.ema_decay": 0.98},
-    "muon, lr 2e-3, cosine": {"optim.optimizer": "muon"},
-    "muon, lr 4e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 4e-3, "optim.embedding_lr_scale": 0.15},
-    "muon, lr 8e-3, cosine": {"optim.optimizer": "muon", "optim.lr": 8e-3, "optim.embedding_lr_scale": 0.075},
+    "muon, lr 2e-3, cosine": {"optim.optimizer": "muon", "optim.muon_lr_scale": 1.0},
+    "muon, lr 4e-3, cosine": {"optim.optimizer": "muon"},
+    "muon, lr 8e-3, cosine": {"optim.optimizer": "muon", "optim.muon_lr_scale": 4.0},
 }
 
 
@@ -73,6 +73,7 @@ def main() -> None:
         "trainer.max_steps": options.steps,
         "trainer.val_every": options.steps,
         "sampling.tokens": options.tokens,
+        "optim.optimizer": "adamw",
         "data.validation.donors": [options.held_out],
         "data.validation.max_cells": 256,
     }

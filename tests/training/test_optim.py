@@ -13,6 +13,7 @@ from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import CellNetwork, ModelConfig
 from lexicell.training.objectives import Forward, ObjectiveConfig, build_objectives, total_loss
 from lexicell.training.optim import OptimConfig, build_optimizer, lr_scale
+from lexicell.training.recipe import Recipe, load_recipe, override_recipe
 
 N_GENES = 60
 has_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
@@ -164,7 +165,21 @@ def test_without_muon_the_message_says_what_to_install(monkeypatch: pytest.Monke
         build_optimizer(network_of(), OptimConfig(optimizer="muon"))
 
 
-@pytest.mark.parametrize("wrong", [{"decay_share": 0.0}, {"final_lr_scale": 2.0}, {"base_width": -1}])
+def test_auto_is_decided_when_a_recipe_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(**changes: str) -> str:
+        return load_recipe("small", {"optim.optimizer": "auto"} | changes).optim.optimizer
+
+    monkeypatch.setattr(torch.optim, "Muon", object, raising=False)
+    assert chosen() == "muon"
+    assert chosen(**{"trainer.strategy": "ddp"}) == "muon"
+    assert chosen(**{"trainer.strategy": "fsdp"}) == "adamw"
+    assert chosen(**{"trainer.strategy": "fsdp", "optim.optimizer": "muon"}) == "muon"
+    monkeypatch.delattr(torch.optim, "Muon")
+    assert chosen() == "adamw"
+    assert override_recipe(Recipe(optim=OptimConfig(optimizer="auto")), {}).optim.optimizer == "adamw"
+
+
+@pytest.mark.parametrize("wrong", [{"muon_lr_scale": 0.0}, {"decay_share": 0.0}, {"final_lr_scale": 2.0}, {"base_width": -1}])
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         OptimConfig(**wrong)  # type: ignore[arg-type]

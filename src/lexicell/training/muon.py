@@ -10,6 +10,11 @@ import torch
 from lexicell.errors import InputError
 
 
+def has_muon() -> bool:
+    """Return whether this PyTorch has Muon (2.9 or later)."""
+    return hasattr(torch.optim, "Muon")
+
+
 class MuonWithAdamW(torch.optim.Optimizer):
     """PyTorch's own Muon and AdamW over one list of parameter groups.
 
@@ -30,7 +35,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
-        if not hasattr(torch.optim, "Muon"):
+        if not has_muon():
             raise InputError(
                 f"optim.optimizer: muon needs PyTorch 2.9 or later, and this is {torch.__version__}; "
                 "pip install 'torch>=2.9', or take adamw"

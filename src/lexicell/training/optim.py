@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lexicell.errors import InputError
-from lexicell.training.muon import MuonWithAdamW
+from lexicell.training.muon import MuonWithAdamW, has_muon
 
 EMBEDDINGS = frozenset({"genes", "counts", "covariates", "cls"})
 TRUNK = ("encoder.blocks.", "decoder.blocks.")
@@ -21,10 +21,13 @@ TRUNK = ("encoder.blocks.", "decoder.blocks.")
 class OptimConfig:
     """AdamW (Loshchilov & Hutter 2019) or Muon (Jordan et al. 2024), with warm-up and decay."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw for everything, or muon for the matrices of the transformer blocks and adamw for the rest."""
+    optimizer: Literal["auto", "adamw", "muon"] = "adamw"
+    """adamw for everything, or muon for the matrices of the transformer blocks and adamw for the rest; auto is muon
+    where this PyTorch has it (2.9 or later) and weights are not shared out (fsdp), else adamw."""
     lr: float = 1e-3
-    """Highest learning rate of the matrices."""
+    """Highest learning rate of the matrices under adamw, and of biases and norms."""
+    muon_lr_scale: float = 2.0
+    """Learning rate of muon's matrices, as a multiple of lr."""
     embedding_lr_scale: float = 1.0
     """Learning rate of embeddings, as a multiple of lr."""
     base_width: int = 0
@@ -47,9 +50,9 @@ class OptimConfig:
     """Decay of a moving average of the weights, which is then what is looked at and saved, as 0.999; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or min(self.weight_decay, self.warmup_steps, self.base_width) < 0:
+        if min(self.lr, self.muon_lr_scale) <= 0 or min(self.weight_decay, self.warmup_steps, self.base_width) < 0:
             raise InputError(
-                "optim: lr must be positive, weight_decay, warmup_steps and base_width must not be negative; "
+                "optim: lr and muon_lr_scale must be positive, weight_decay, warmup_steps and base_width not negative; "
                 f"got {self}"
             )
         if not 0 <= self.ema_decay < 1:
@@ -59,6 +62,12 @@ class OptimConfig:
                 "optim: decay_share must lie above 0 and not above 1, final_lr_scale between 0 and 1; "
                 f"got {self.decay_share} and {self.final_lr_scale}"
             )
+
+    def settled(self, *, sharded: bool) -> OptimConfig:
+        """Return it with `optimizer` decided, as a run keeps it."""
+        if self.optimizer != "auto":
+            return self
+        return replace(self, optimizer="muon" if has_muon() and not sharded else "adamw")
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -73,6 +82,7 @@ def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Opti
     - embeddings: sqrt(r), as the entries of a unit vector shrink by that;
     - biases, norms and matrices with a fixed number of inputs: 1.
     """
+    config = config.settled(sharded=False)
     groups = list(_groups(network, config))
     betas = (config.beta1, config.beta2)
     if config.optimizer == "muon":
@@ -101,7 +111,7 @@ def _groups(network: nn.Module, config: OptimConfig) -> Iterator[dict[str, Any]]
             wide.append(parameter)
     lr, decay = config.lr, config.weight_decay
     for parameters, scale, group_decay in (
-        (muon, math.sqrt(ratio), decay),
+        (muon, config.muon_lr_scale * math.sqrt(ratio), decay),
         (wide, ratio, decay),
         (fixed, 1.0, decay),
         (embeddings, config.embedding_lr_scale * math.sqrt(ratio), 0.0),

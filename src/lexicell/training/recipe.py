@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -135,8 +135,9 @@ def override_recipe(recipe: Recipe, overrides: Mapping[str, object]) -> Recipe:
 
 
 def parse_recipe(tree: Mapping[str, Any], source: str) -> Recipe:
-    """Turn nested keys and values into a recipe; every key must be known."""
-    return parse_config(Recipe, tree, source, "pretrain")
+    """Turn nested keys and values into a recipe; every key must be known, and the optimiser is decided here."""
+    recipe = parse_config(Recipe, tree, source, "pretrain")
+    return replace(recipe, optim=recipe.optim.settled(sharded=recipe.trainer.strategy == "fsdp"))
 
 
 def parse_config(kind: type[_Config], tree: Mapping[str, Any], source: str, verb: str) -> _Config:
