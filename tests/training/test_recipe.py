@@ -44,7 +44,7 @@ def test_overrides_win_over_the_recipe() -> None:
         ({"optim.lrr": 1}, "lrr"),
         ({"nonsense.lr": 1}, "nonsense"),
         ({"optim.lr": "fast"}, "lr"),
-        ({"optim.lr": -1}, "lr must be positive"),
+        ({"optim.lr": -1}, "lr and muon_lr_scale must be positive"),
         ({"seed.x": 1}, "is a value, not a section"),
         ({"trainer.max_steps": 0}, "max_steps"),
         ({"objectives.counts": -1}, "weights must not be negative"),
