@@ -157,8 +157,9 @@ def mouse_types(data: Path) -> list[str]:
 def tables_of(table: pd.DataFrame) -> Iterator[Table]:
     """Yield mean and range over seeds: of each way to call cells, and of all else."""
     measures = [name for name in table.columns if name not in {"method", "seed", "step"}]
-    called = {way: [name for name in measures if name.startswith(way)] for way in (HEAD, KNN)}
-    for title, own in {**called, "all else": [m for m in measures if m not in sum(called.values(), [])]}.items():
+    parts = {way: [name for name in measures if name.startswith(way)] for way in (HEAD, KNN)}
+    parts["all else"] = [name for name in measures if not name.startswith((HEAD, KNN))]
+    for title, own in parts.items():
         rows = []
         for (method, step), part in table.groupby(["method", "step"], sort=False):
             cells = []
