@@ -33,7 +33,14 @@ from lexicell.evaluation.baselines import log_cpm
 from lexicell.gene_space.coherence import expression_bins
 from lexicell.gene_space.contrast import contrast_genes
 from lexicell.gene_space.displacement import PARTS, compare_groups, split_parts
-from lexicell.gene_space.gene_views import centred, pca_loadings, side_by_side, standardised, whitened, without_level
+from lexicell.gene_space.gene_views import (
+    centred,
+    half_whitened,
+    pca_loadings,
+    side_by_side,
+    standardised,
+    without_level,
+)
 from lexicell.gene_space.leave_one_out import leave_one_out_auroc
 from lexicell.gene_space.profiles import expression_profile
 from lexicell.genes.gene_sets import read_gene_sets
@@ -66,7 +73,7 @@ def treated(name: str, points: Any, level: Any) -> dict[str, Any]:
     return {
         f"{name}, centred": centred(points),
         f"{name}, level removed": without_level(points, level),
-        f"{name}, level removed, half whitened": whitened(without_level(points, level), 0.5),
+        f"{name}, level removed, half whitened": half_whitened(without_level(points, level)),
     }
 
 
@@ -162,7 +169,8 @@ def contrast_once(tree: str, group: tuple[str, ...], seed: int, n_convergent: in
     for species in config.species:
         names = truth.genes[truth.genes["species"] == species].reset_index(drop=True)
         place = pd.Series(names.index, index=names["orthogroup"]).loc[wanted].to_numpy()
-        points.append(pca_loadings(standardised(csc_matrix(log_cpm(truth.cells[species].X))[:, place]), 20))
+        loadings = pca_loadings(standardised(csc_matrix(log_cpm(truth.cells[species].X))[:, place]), 20)
+        points.append(half_whitened(loadings))
     observed = np.array([species in group for species in config.species])
     table, labellings, _ = contrast_genes(
         [points], observed, truth.phylogeny.distances(), generator(seed, "labellings")

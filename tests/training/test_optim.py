@@ -179,7 +179,9 @@ def test_auto_is_decided_when_a_recipe_is_read(monkeypatch: pytest.MonkeyPatch) 
     assert override_recipe(Recipe(optim=OptimConfig(optimizer="auto")), {}).optim.optimizer == "adamw"
 
 
-@pytest.mark.parametrize("wrong", [{"muon_lr_scale": 0.0}, {"decay_share": 0.0}, {"final_lr_scale": 2.0}, {"base_width": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"muon_lr_scale": 0.0}, {"decay_share": 0.0}, {"final_lr_scale": 2.0}, {"base_width": -1}]
+)
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         OptimConfig(**wrong)  # type: ignore[arg-type]

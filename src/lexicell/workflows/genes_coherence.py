@@ -16,7 +16,14 @@ from scipy.sparse import csr_matrix
 from lexicell.data.cells import CellCollection
 from lexicell.errors import InputError, listing
 from lexicell.gene_space.coherence import expression_bins, set_coherence
-from lexicell.gene_space.gene_views import centred, pca_loadings, side_by_side, standardised, whitened, without_level
+from lexicell.gene_space.gene_views import (
+    centred,
+    half_whitened,
+    pca_loadings,
+    side_by_side,
+    standardised,
+    without_level,
+)
 from lexicell.gene_space.probes import probe
 from lexicell.gene_space.profiles import expression_profile
 from lexicell.genes.gene_sets import GeneSets, read_gene_sets
@@ -197,13 +204,13 @@ def model_points(model: CellModel, cells: CellCollection, seen: Expression, tabl
     See LOG.md for the tables and treatments that were compared.
     """
     weight = model.network.genes.weight.detach().float().cpu().numpy()[seen.genes]
-    rows: Points = whitened(without_level(weight, seen.level), 0.5)
+    rows: Points = half_whitened(without_level(weight, seen.level))
     if table == "rows":
         return rows
     drawn = np.sort(generator(seed, "response cells").permutation(cells.n_cells)[:RESPONSE_CELLS])
     cls = np.concatenate([model.run(query).embedding for query in queries(cells, drawn)])
     response: Points = count_response(model, cls, seen.genes)
-    response = whitened(without_level(side_by_side(response - response.mean(axis=1, keepdims=True)), seen.level), 0.5)
+    response = half_whitened(without_level(side_by_side(response - response.mean(axis=1, keepdims=True)), seen.level))
     return response if table == "responses" else side_by_side(rows, response)
 
 
@@ -215,7 +222,7 @@ def baseline_points(seen: Expression, seed: int) -> dict[str, Points]:
     scaled = standardised(seen.counts, seen.is_measured)
     loadings = pca_loadings(scaled, seed=seed)
     return {
-        "pca": whitened(without_level(loadings, seen.level), 0.5),
+        "pca": half_whitened(without_level(loadings, seen.level)),
         "coexpression": scaled,
         "expression": centred(expression_profile(seen.counts)),
         "random": generator(seed, "random embedding").standard_normal((len(seen.genes), 64)),

@@ -17,6 +17,7 @@ from lexicell.data.cells import CellCollection
 from lexicell.errors import InputError
 from lexicell.gene_space.contrast import Labellings, contrast_genes
 from lexicell.gene_space.displacement import split_parts
+from lexicell.gene_space.gene_views import half_whitened
 from lexicell.genes.gene_groups import join_pairs, number_species
 from lexicell.genes.lexicon import Lexicon
 from lexicell.genes.orthologs import read_orthologs
@@ -278,9 +279,10 @@ def _expressed(
 def _points(
     model: CellModel, collection: CellCollection, genes: Int64, cells: Int64, table: ContrastTable, seed: int
 ) -> Points:
+    """Return the matched genes' embedding in one species, half whitened."""
     if table == "rows":
-        return model.network.genes.weight.detach().float().cpu().numpy()[genes]
-    return points_of_cells(model, collection, cells, genes, table, seed)[0]
+        return half_whitened(model.network.genes.weight.detach().float().cpu().numpy()[genes])
+    return half_whitened(points_of_cells(model, collection, cells, genes, table, seed)[0])
 
 
 def _write(result: GenesContrastResult, folder: Path) -> GenesContrastResult:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lexicell.errors import InputError, listing
-from lexicell.gene_space.gene_views import whitened
+from lexicell.gene_space.gene_views import half_whitened
 from lexicell.genes.gene_sets import GeneSets, read_gene_sets
 from lexicell.genes.species import find_species
 from lexicell.inference.cell_model import CellModel
@@ -110,7 +110,7 @@ def genes_map(
     seen = _seen(model)
     chosen = np.concatenate([_most_seen(loaded.lexicon.rows_of(name), seen, genes, seed) for name in names])
     weight = loaded.network.genes.weight.detach().float().cpu().numpy()[chosen]
-    method, spots = plane(whitened(weight, 0.5).astype(np.float32))
+    method, spots = plane(half_whitened(weight).astype(np.float32))
     table = loaded.lexicon.table.iloc[chosen].reset_index(drop=True)
     table["symbol"] = gene_names(loaded.lexicon, chosen)
     table = table.assign(x=spots[:, 0], y=spots[:, 1], method=method, set="")
