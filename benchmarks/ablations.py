@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="cells a batch of the plain setting")
     parser.add_argument("--width", type=int, default=64, help="width of the model")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
-    parser.add_argument("--only", help="settings whose name holds this text (and the plain one)")
+    parser.add_argument("--only", default="", help="settings whose name holds one of these, with semicolons between")
     options = parser.parse_args()
     store = Store.open(options.store)
     base = short_run(options.width, options.tokens, options.batch, options.steps)
@@ -113,7 +113,7 @@ def main() -> None:
     for seed in range(options.seeds):
         data = CellDataModule([store], plain.data, plain.sampling, seed)  # holds out the cells that the runs hold out
         for name, setting in SETTINGS.items():
-            if options.only and options.only not in name and name != PLAIN:
+            if name != PLAIN and not any(text in name for text in options.only.split(";")):
                 continue
             run = options.out / f"{store.name}-{name.replace(' ', '_').replace('%', '')}-{seed}"
             if not (run / WEIGHTS).is_file():
