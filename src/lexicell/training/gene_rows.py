@@ -4,7 +4,8 @@ Two parts are laid into the embedding along random orthogonal directions, beside
 
 - the expression profile: mean, detection, spread, mean where expressed, and maximum of log-CPM, as ranks within the
   species. Its directions are the same for all species, so that genes of alike profile begin alike (no homology used).
-- co-expression: correlation with the principal components of log-CPM. Its directions are each species' own.
+- co-expression: correlation with the principal components of log-CPM, of cells compared within their study, so that
+  components tell of cells and not of who sequenced them. Its directions are each species' own.
 
 A short run then has its steps for what counts alone do not tell; see the experiments in LOG.md.
 """
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse.linalg import LinearOperator, svds
 from scipy.stats import rankdata
-from sklearn.decomposition import PCA
 
 from lexicell.data.cells import CellCollection
 from lexicell.randomness import generator
@@ -27,6 +28,8 @@ Float32 = npt.NDArray[np.float32]
 
 N_FEATURES = 5
 MAX_CELLS = 20_000  # cells of a species that are looked at
+TOLERANCE = 1e-2  # of the components' variances: only a beginning is wanted
+COMPONENTS = 64  # of co-expression, where the width allows it
 CLIP = 10.0  # standard deviations, as in a usual PCA of scaled log-CPM
 
 
@@ -67,21 +70,25 @@ def start_genes(collection: CellCollection, cells: Int64, width: int, config: Ge
         Names the directions, the noise, and which cells are looked at.
     """
     lexicon = collection.lexicon
-    n_components = min(width // 3, 64)
+    n_components = min(2 * width // 3, COMPONENTS)
     rng = generator(seed, "gene rows")
     noise = rng.standard_normal((len(lexicon), width)) / np.sqrt(width)
     rows, usual = config.noise * noise, np.zeros(len(lexicon), np.float32)
     shared = _directions(rng, width, N_FEATURES)
+    sources = collection.coded("source").codes
     for species in lexicon.species:
         genes = lexicon.rows_of(species)
         own = cells_of_genes(collection, cells, genes, rng)
         if len(own) < 2:
             continue
-        measured = np.unique(np.concatenate([collection.panels[p] for p in np.unique(collection.panel[own])]))
+        study = np.unique(np.stack([sources[own], collection.panel[own]]), axis=1, return_inverse=True)[1].ravel()
+        panels = [collection.panels[collection.panel[own[at]]] for at in np.unique(study, return_index=True)[1]]
+        measured = np.unique(np.concatenate(panels))
         expression = log_cpm(collection, own, measured)
         usual[measured] = np.asarray(expression.mean(axis=0)).ravel()
         rows[measured] += config.profile * _profile(expression) / np.sqrt(N_FEATURES) @ shared.T
-        correlation = _coexpression(expression, n_components, integer=int(rng.integers(2**31)))
+        known = np.stack([np.isin(measured, panel) for panel in panels])
+        correlation = _coexpression(expression, study, known, n_components, rng)
         free = _directions(rng, width, correlation.shape[1], beside=shared)
         rows[measured] += config.coexpression * correlation @ free.T
     return GeneStart(rows.astype(np.float32), usual)
@@ -136,17 +143,49 @@ def _profile(expression: csc_matrix) -> npt.NDArray[np.float64]:
     return whitened
 
 
-def _coexpression(expression: csc_matrix, n_components: int, integer: int) -> npt.NDArray[np.float64]:
-    """Return each gene's correlation with the principal components of scaled log-CPM, (n_genes, n)."""
+def _coexpression(
+    expression: csc_matrix, study: Int64, known: npt.NDArray[np.bool_], n_components: int, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Return each gene's correlation with the principal components of scaled log-CPM, (n_genes, n).
+
+    Cells are centred within their study, and a study weighs as the root of its cells. A gene is scaled by its spread
+    within the studies that measured it; in the others it is at its mean.
+
+    Parameters
+    ----------
+    expression
+        (n_cells, n_genes) log-CPM.
+    study
+        (n_cells,) the study of each cell.
+    known
+        (n_studies, n_genes) whether a study measured a gene.
+    """
     n_cells, n_genes = expression.shape
     n_components = min(n_components, n_cells // 2, n_genes // 2)
     if n_components < 1:
         return np.zeros((n_genes, 0))
-    mean = np.asarray(expression.mean(axis=0)).ravel()
-    spread = np.sqrt(np.maximum(np.asarray(expression.multiply(expression).mean(axis=0)).ravel() - mean**2, 0))
-    scaled = expression.copy()
-    scaled.data /= np.repeat(np.maximum(spread, 1e-2), np.diff(expression.indptr)).astype(np.float32)
-    np.minimum(scaled.data, CLIP, out=scaled.data)
-    pca = PCA(n_components, svd_solver="arpack", random_state=integer).fit(scaled.tocsr())
-    loadings: npt.NDArray[np.float64] = pca.components_.T * np.sqrt(pca.explained_variance_)
+    size = np.bincount(study)
+    weight = np.sqrt(size) / np.sqrt(size).sum()
+    member = csr_matrix((1 / size[study], study, np.arange(n_cells + 1)), shape=(n_cells, len(size)))  # averages
+    values = expression.tocsr().astype(np.float32)
+    spread = np.maximum((member.T @ values.multiply(values)).toarray() - (member.T @ values).toarray() ** 2, 0)
+    share = weight[:, None] * known
+    scale = np.maximum(np.sqrt((share * spread).sum(axis=0) / share.sum(axis=0)), 1e-2)
+    values.data = np.minimum(values.data / scale[values.indices], CLIP).astype(np.float32)
+    means = (member.T @ values).toarray().astype(np.float32)
+    root = np.sqrt((weight / size)[study]).astype(np.float32)
+    transposed = values.T.tocsr()
+
+    def of_cells(x: Float32) -> Float32:
+        x = x.ravel().astype(np.float32)
+        return np.asarray(root * (values @ x - (means @ x)[study]))
+
+    def of_genes(y: Float32) -> Float32:
+        y = root * y.ravel().astype(np.float32)
+        return np.asarray(transposed @ y - means.T @ np.bincount(study, y).astype(np.float32))
+
+    centred = LinearOperator((n_cells, n_genes), matvec=of_cells, rmatvec=of_genes, dtype=np.float32)
+    begin = rng.standard_normal(min(n_cells, n_genes)).astype(np.float32)
+    _, deviation, directions = svds(centred, n_components, v0=begin, tol=TOLERANCE)
+    loadings: npt.NDArray[np.float64] = (directions.T * deviation)[:, ::-1].astype(np.float64)
     return loadings
