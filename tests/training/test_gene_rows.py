@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 from lexicell.data.cells import CellCollection, merge_lexicons
 from lexicell.data.store import Store
 from lexicell.training.gene_rows import GeneRowConfig, start_genes
+from lexicell.workflows.prepare import prepare
 
 WIDTH = 48
 
@@ -32,6 +37,27 @@ def test_genes_that_vary_together_begin_alike(store: Store, cells: AnnData) -> N
     alike = rows[varied] @ rows[varied].T
     upper = np.triu_indices(60, 1)
     assert np.corrcoef(correlation[upper], alike[upper])[0, 1] > 0.9
+
+
+def test_genes_that_only_a_study_raises_do_not_begin_alike(cells: AnnData, tmp_path: Path) -> None:
+    halves = [cells[0::2].copy(), cells[1::2, 40:].copy()]  # the second study lacks some genes
+    raised = np.arange(halves[1].n_vars) % 2 == 1
+    counts = halves[1].X.toarray()
+    counts[:, raised] = counts[:, raised] * 6 + 3
+    halves[1].X = csr_matrix(counts)
+    names = ("one study", "another")
+    datasets = [{"adata": a, "species": "simulus_albus", "name": n} for a, n in zip(halves, names, strict=True)]
+    prepare({"datasets": datasets}, tmp_path / "store", progress=False)
+    store = Store.open(tmp_path / "store")
+    rows = rows_of([store], GeneRowConfig(profile=0.0, coexpression=1.0, noise=0.0))
+    place = pd.Index(store.lexicon.table["gene_id"]).get_indexer(halves[1].var_names)
+    found = rows[place[np.asarray((counts > 0).mean(axis=0)) > 0.2]]
+    up = raised[np.asarray((counts > 0).mean(axis=0)) > 0.2]
+    unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+    alike = unit @ unit.T
+    np.fill_diagonal(alike, np.nan)
+    assert np.nanmean(alike[np.ix_(up, up)]) - np.nanmean(alike[np.ix_(up, ~up)]) < 0.1
+    assert np.isfinite(rows).all()
 
 
 def test_alike_profiles_begin_alike_across_species(stores: list[Store]) -> None:
