@@ -166,23 +166,23 @@ def _coexpression(
         return np.zeros((n_genes, 0))
     size = np.bincount(study)
     weight = np.sqrt(size) / np.sqrt(size).sum()
-    member = csr_matrix((1 / size[study], study, np.arange(n_cells + 1)), shape=(n_cells, len(size)))  # averages
+    average = csr_matrix((1 / size[study], study, np.arange(n_cells + 1)), shape=(n_cells, len(size))).T.tocsr()
     values = expression.tocsr().astype(np.float32)
-    spread = np.maximum((member.T @ values.multiply(values)).toarray() - (member.T @ values).toarray() ** 2, 0)
-    share = weight[:, None] * known
-    scale = np.maximum(np.sqrt((share * spread).sum(axis=0) / share.sum(axis=0)), 1e-2)
+    mean = average @ values
+    variance = (weight @ (average @ values.multiply(values)) - weight @ mean.multiply(mean)) / (weight @ known)
+    scale = np.maximum(np.sqrt(np.maximum(variance, 0)), 1e-2)
     values.data = np.minimum(values.data / scale[values.indices], CLIP).astype(np.float32)
-    means = (member.T @ values).toarray().astype(np.float32)
+    mean = (average @ values).astype(np.float32)
     root = np.sqrt((weight / size)[study]).astype(np.float32)
-    transposed = values.T.tocsr()
+    by_gene, mean_by_gene = values.T.tocsr(), mean.T.tocsr()
 
     def of_cells(x: Float32) -> Float32:
         x = x.ravel().astype(np.float32)
-        return np.asarray(root * (values @ x - (means @ x)[study]))
+        return np.asarray(root * (values @ x - (mean @ x)[study]))
 
     def of_genes(y: Float32) -> Float32:
         y = root * y.ravel().astype(np.float32)
-        return np.asarray(transposed @ y - means.T @ np.bincount(study, y).astype(np.float32))
+        return np.asarray(by_gene @ y - mean_by_gene @ np.bincount(study, y).astype(np.float32))
 
     centred = LinearOperator((n_cells, n_genes), matvec=of_cells, rmatvec=of_genes, dtype=np.float32)
     begin = rng.standard_normal(min(n_cells, n_genes)).astype(np.float32)
