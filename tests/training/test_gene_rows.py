@@ -28,6 +28,13 @@ def test_every_gene_has_a_finite_row_of_about_the_asked_length(stores: list[Stor
     assert np.sqrt((rows**2).sum(1).mean()) == pytest.approx(0.7, rel=0.05)
 
 
+@pytest.mark.parametrize("width", [8, 16, 100])
+def test_any_width_will_do(store: Store, width: int) -> None:
+    collection = CellCollection([store], store.lexicon)
+    rows = start_genes(collection, np.arange(store.n_cells), width, GeneRowConfig(), 0).rows
+    assert rows.shape == (store.n_genes, width) and np.isfinite(rows).all()
+
+
 def test_genes_that_vary_together_begin_alike(store: Store, cells: AnnData) -> None:
     rows = rows_of([store], GeneRowConfig(profile=0.0, coexpression=1.0, noise=0.0))
     counts = cells.X.toarray()

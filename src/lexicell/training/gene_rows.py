@@ -70,7 +70,7 @@ def start_genes(collection: CellCollection, cells: Int64, width: int, config: Ge
         Names the directions, the noise, and which cells are looked at.
     """
     lexicon = collection.lexicon
-    n_components = min(2 * width // 3, COMPONENTS)
+    n_components = min(2 * width // 3, width - N_FEATURES, COMPONENTS)
     rng = generator(seed, "gene rows")
     noise = rng.standard_normal((len(lexicon), width)) / np.sqrt(width)
     rows, usual = config.noise * noise, np.zeros(len(lexicon), np.float32)
