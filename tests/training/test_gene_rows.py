@@ -32,7 +32,8 @@ def test_every_gene_has_a_finite_row_of_about_the_asked_length(stores: list[Stor
 def test_any_width_will_do(store: Store, width: int) -> None:
     collection = CellCollection([store], store.lexicon)
     rows = start_genes(collection, np.arange(store.n_cells), width, GeneRowConfig(), 0).rows
-    assert rows.shape == (store.n_genes, width) and np.isfinite(rows).all()
+    assert rows.shape == (store.n_genes, width)
+    assert np.isfinite(rows).all()
 
 
 def test_genes_that_vary_together_begin_alike(store: Store, cells: AnnData) -> None:
