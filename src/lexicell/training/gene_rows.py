@@ -29,7 +29,8 @@ Float32 = npt.NDArray[np.float32]
 N_FEATURES = 5
 MAX_CELLS = 20_000  # cells of a species that are looked at
 TOLERANCE = 1e-2  # of the components' variances: only a beginning is wanted
-COMPONENTS = 64  # of co-expression, where the width allows it
+COMPONENTS = 64  # of co-expression, where width and cells allow it
+CELLS_A_COMPONENT = 25  # for more components than a third of the width; of few cells, further ones are noise
 CLIP = 10.0  # standard deviations, as in a usual PCA of scaled log-CPM
 
 
@@ -88,7 +89,8 @@ def start_genes(collection: CellCollection, cells: Int64, width: int, config: Ge
         usual[measured] = np.asarray(expression.mean(axis=0)).ravel()
         rows[measured] += config.profile * _profile(expression) / np.sqrt(N_FEATURES) @ shared.T
         known = np.stack([np.isin(measured, panel) for panel in panels])
-        correlation = _coexpression(expression, study, known, n_components, rng)
+        enough = max(width // 3, len(own) // CELLS_A_COMPONENT)
+        correlation = _coexpression(expression, study, known, min(n_components, enough), rng)
         free = _directions(rng, width, correlation.shape[1], beside=shared)
         rows[measured] += config.coexpression * correlation @ free.T
     return GeneStart(rows.astype(np.float32), usual)
