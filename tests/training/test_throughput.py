@@ -134,6 +134,7 @@ def test_compiling_is_left_off_on_a_cpu_unless_wanted() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch in itself
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the same, in its compiler
 def test_compiled_blocks_compute_the_same() -> None:
     network = CellNetwork(CONFIG, 20)
     network.initialise(torch.Generator().manual_seed(0))

@@ -45,10 +45,10 @@ def whitened(points: npt.NDArray[np.floating], strength: float = 1.0) -> Float64
 
 
 def half_whitened(points: npt.NDArray[np.floating]) -> Float64:
-    """Return the embedding whitened by half: what betters cosines between genes wherever it was measured.
+    """Return the embedding whitened by half, in which cosines between genes tell most.
 
-    Trained tables put half of their variance into one or two directions, which then decide every cosine; with full
-    whitening noise decides.
+    Trained tables put up to half of their variance into one direction, which then decides every cosine; with full
+    whitening noise decides. What it gains is in LOG.md.
     """
     return whitened(points, 0.5)
 

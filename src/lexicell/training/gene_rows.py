@@ -82,15 +82,16 @@ def start_genes(collection: CellCollection, cells: Int64, width: int, config: Ge
         own = cells_of_genes(collection, cells, genes, rng)
         if len(own) < 2:
             continue
-        study = np.unique(np.stack([sources[own], collection.panel[own]]), axis=1, return_inverse=True)[1].ravel()
-        panels = [collection.panels[collection.panel[own[at]]] for at in np.unique(study, return_index=True)[1]]
+        pairs = np.stack([sources[own], collection.panel[own]])
+        studies, study = np.unique(pairs, axis=1, return_inverse=True)
+        panels = [collection.panels[panel] for panel in studies[1]]
         measured = np.unique(np.concatenate(panels))
         expression = log_cpm(collection, own, measured)
         usual[measured] = np.asarray(expression.mean(axis=0)).ravel()
         rows[measured] += config.profile * _profile(expression) / np.sqrt(N_FEATURES) @ shared.T
         known = np.stack([np.isin(measured, panel) for panel in panels])
         enough = max(width // 3, len(own) // CELLS_A_COMPONENT)
-        correlation = _coexpression(expression, study, known, min(n_components, enough), rng)
+        correlation = _coexpression(expression, study.ravel(), known, min(n_components, enough), rng)
         free = _directions(rng, width, correlation.shape[1], beside=shared)
         rows[measured] += config.coexpression * correlation @ free.T
     return GeneStart(rows.astype(np.float32), usual)
