@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -52,6 +53,7 @@ from lexicell.randomness import generator
 from lexicell.reporting.figures import INK, PALETTE, STYLE
 from lexicell.reporting.gene_figures import save_figure
 from lexicell.reporting.text import Table, print_tables
+from lexicell.training.datamodule import hold_out_cells
 from lexicell.training.gene_rows import start_genes
 from lexicell.training.recipe import load_recipe
 from lexicell.training.run_folder import RECIPE
@@ -85,8 +87,14 @@ def tables_of(run: Path, seed: int, context_cells: int) -> tuple[dict[str, Any],
     rng = generator(seed, "coherence cells")
     seen = expression(cells, species, least_cells=10, most_cells=MOST_CELLS, rng=rng)
     recipe = load_recipe(run / RECIPE)
-    start = start_genes(cells, np.arange(cells.n_cells), model.width, recipe.gene_rows, recipe.seed)
-    rows, began = model.network.genes.weight.numpy()[seen.genes], start.rows[seen.genes]
+    trained_on, _, _ = hold_out_cells(
+        cells.column("donor"), cells.column("species"), recipe.data.validation, recipe.seed
+    )  # rows begin from these alone: from others, components turn, and differences are not what training changed
+    rows = model.network.genes.weight.numpy()[seen.genes]
+    began, alone = (
+        start_genes(cells, trained_on, model.width, config, recipe.seed).rows[seen.genes]
+        for config in (recipe.gene_rows, replace(recipe.gene_rows, noise=0.0, profile=0.0))
+    )
     drawn = np.sort(generator(seed, "response cells").permutation(cells.n_cells)[:RESPONSE_CELLS])
     cls = np.concatenate([model.run(query).embedding for query in queries(cells, drawn)])
     response = count_response(model, cls, seen.genes)
@@ -96,6 +104,7 @@ def tables_of(run: Path, seed: int, context_cells: int) -> tuple[dict[str, Any],
     found: dict[str, Any] = {}
     found |= treated("rows", rows, seen.level) | treated("untrained rows", began, seen.level)
     found["what training changed in the rows"] = without_level(rows - began, seen.level)
+    found |= treated("untrained rows, co-expression's part alone", alone, seen.level)
     found |= treated("responses", response, seen.level)
     if context_cells:
         level = "cell_type" if "cell_type" in cells.columns else "donor"
