@@ -33,12 +33,9 @@ def test_sums_are_those_of_the_weights_one_by_one(cell_model: CellModel, known: 
             ids, counts, depth, told = cell_model.tensors(
                 *(a[row : row + 1] for a in (dealt.genes, dealt.counts, dealt.depth))
             )
-            x = network.inputs(
-                network.genes(ids),
-                network.counts(network.count_classes(counts)),
-                network.bag.weights(ids, counts, depth),
-                told,
-            )
+            rows = network.genes(ids)
+            counted = network.counts(network.count_classes(counts))
+            x = network.inputs(rows, counted, network.bag(ids, rows, counts, depth), told)
             (weights,) = network.encoder.attention_weights(x)
             maps = [*weights[0], rollout_step(weights)[0]]
             for i, gene in enumerate(dealt.genes[row]):

@@ -28,7 +28,7 @@ def known(cells, cell_model: CellModel) -> Query:
 
 @pytest.fixture
 def direction(cell_model: CellModel) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(cell_model.width).astype(np.float32)
+    return np.random.default_rng(0).standard_normal(cell_model.cell_width).astype(np.float32)
 
 
 def test_contributions_add_up_to_what_the_counts_changed(model: CellModel, known: Query, direction: np.ndarray) -> None:
@@ -41,8 +41,8 @@ def test_contributions_add_up_to_what_the_counts_changed(model: CellModel, known
     for dealt in model.dealt_samples(known):  # the same samples, silenced: what the path begins with
         tensors = model.tensors(dealt.genes, np.zeros_like(dealt.counts), dealt.depth)
         with torch.no_grad():
-            cls = model.network.encode(*tensors).cls.numpy()
-        np.add.at(before, dealt.cell, cls @ direction)
+            cell = model.network.encode(*tensors).cell.numpy()
+        np.add.at(before, dealt.cell, cell @ direction)
         np.add.at(n, dealt.cell, 1)
     assert found.baseline == pytest.approx(float((before / n).mean()), abs=1e-4)
 
@@ -84,12 +84,12 @@ def test_a_label_is_read_against_its_siblings(cell_model: CellModel) -> None:
     assert head is not None
     label = tree.names[1][2]
     parent = int(tree.parents[1][2])
-    cls = torch.randn(3, cell_model.width, generator=torch.Generator().manual_seed(0))
+    cell = torch.randn(3, cell_model.cell_width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        classes, types = (head.out(cls) - head.out.bias).split(head.sizes, dim=-1)
+        classes, types = (head.out(cell) - head.out.bias).split(head.sizes, dim=-1)
     sibling = [i for i in range(4) if tree.parents[1][i] == parent and i != 2]
     expected = types[:, 2] - types[:, sibling].mean(dim=1) + classes[:, parent] - classes[:, 1 - parent]
-    np.testing.assert_allclose(cls.numpy() @ head_direction(cell_model, "type", label), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(cell.numpy() @ head_direction(cell_model, "type", label), expected, rtol=1e-3, atol=1e-4)
     with pytest.raises(KeyError):
         head_direction(cell_model, "type", "none such")
     with pytest.raises(KeyError):

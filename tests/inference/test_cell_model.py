@@ -32,7 +32,7 @@ def assert_close(a: np.ndarray, b: np.ndarray) -> None:
 
 def test_an_embedding_has_a_row_a_cell(cell_model: CellModel, query: Query) -> None:
     embedding = cell_model.embed(query)
-    assert embedding.shape == (12, cell_model.width)
+    assert embedding.shape == (12, cell_model.cell_width)
     assert embedding.dtype == np.float32
     assert np.isfinite(embedding).all()
     assert np.linalg.norm(embedding[0] - embedding[1]) > 1e-2

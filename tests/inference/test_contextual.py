@@ -62,12 +62,12 @@ def test_a_state_is_that_of_the_network(cell_model: CellModel, known: Query) -> 
 
 
 def test_responses_are_expected_log_counts(cell_model: CellModel, known: Query) -> None:
-    cls = cell_model.embed(replace(known, counts=known.counts[:3]))
+    embedding = cell_model.embed(replace(known, counts=known.counts[:3]))
     genes = np.array([5, 0, 7])
-    response = count_response(cell_model, cls, genes)
+    response = count_response(cell_model, embedding, genes)
     with torch.inference_mode():
         logits = cell_model.network.count_logits(
-            torch.from_numpy(genes).expand(3, -1), torch.from_numpy(cls).unsqueeze(1)
+            torch.from_numpy(genes).expand(3, -1), torch.from_numpy(embedding[:, : cell_model.width]).unsqueeze(1)
         )
         expected = logits.softmax(-1) @ torch.log1p(cell_model.network.count_classes.centres())
     np.testing.assert_allclose(response, expected.T.numpy(), atol=1e-5)

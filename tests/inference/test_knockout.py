@@ -42,7 +42,7 @@ def test_a_knock_out_is_that_of_the_sample_altered_by_hand(
         with torch.no_grad():
             one = cell_model.tensors(dealt.genes[row][None], dealt.counts[row][None], dealt.depth[row : row + 1])
             other = cell_model.tensors(genes[None], counts[None], dealt.depth[row : row + 1])
-            moved = (cell_model.network.encode(*other).cls - cell_model.network.encode(*one).cls)[0].numpy()
+            moved = (cell_model.network.encode(*other).cell - cell_model.network.encode(*one).cell)[0].numpy()
         moved = (moved / (dealt.cell == cell).sum()).astype(np.float32)
         shifts.append(np.linalg.norm(moved))
         after.append((cell, embedding[cell] + moved))

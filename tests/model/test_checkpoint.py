@@ -65,8 +65,8 @@ def test_a_frozen_table_comes_back_frozen(tmp_path: Path) -> None:
 
 def test_a_model_of_an_earlier_format_is_refused(saved: Path) -> None:
     config = saved / "config.json"
-    config.write_text(config.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(InputError, match="format 1, but this lexicell reads format 2; pretrain anew"):
+    config.write_text(config.read_text().replace('"format": 3', '"format": 2'))
+    with pytest.raises(InputError, match="format 2, but this lexicell reads format 3; pretrain anew"):
         load_model(saved)
 
 

@@ -46,7 +46,7 @@ def test_permuting_genes_changes_nothing(network: CellNetwork) -> None:
     order = torch.randperm(genes.shape[1], generator=torch.Generator().manual_seed(1))
     straight = network.encode(genes, counts, depth, covariates)
     mixed = network.encode(genes[:, order], counts[:, order], depth, covariates)
-    torch.testing.assert_close(mixed.cls, straight.cls, rtol=0, atol=1e-5)
+    torch.testing.assert_close(mixed.cell, straight.cell, rtol=0, atol=1e-5)
     torch.testing.assert_close(mixed.tokens, straight.tokens[:, order], rtol=0, atol=1e-5)
     query = torch.arange(7).expand(3, 7)
     torch.testing.assert_close(
@@ -56,9 +56,9 @@ def test_permuting_genes_changes_nothing(network: CellNetwork) -> None:
 
 def test_a_cell_does_not_see_its_batch(network: CellNetwork) -> None:
     genes, counts, depth, covariates = cells(5)
-    together = network.encode(genes, counts, depth, covariates).cls
+    together = network.encode(genes, counts, depth, covariates).cell
     for i in range(5):
-        alone = network.encode(*(x[i : i + 1] for x in (genes, counts, depth, covariates))).cls
+        alone = network.encode(*(x[i : i + 1] for x in (genes, counts, depth, covariates))).cell
         torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_depth_is_told_to_the_queries_and_not_to_the_trunk(network: CellNetwork)
     genes, counts, depth, covariates = cells()
     rows, counted = network.genes(genes), network.counts(network.count_classes(counts))
     weights = network.bag.weights(genes, counts, depth)
-    context = network.encoder(network.inputs(rows, counted, weights, covariates))
+    context = network.read(rows, counted, weights, covariates).context
     torch.testing.assert_close(network.encode(genes, counts, depth, covariates).context, context)
     query = torch.arange(5).expand(3, 5)
     asked = network.count_logits(query, context, depth)
@@ -84,12 +84,23 @@ def test_depth_is_told_to_the_queries_and_not_to_the_trunk(network: CellNetwork)
 
 
 def test_two_cells_are_as_alike_as_their_tokens_and_their_depths(network: CellNetwork) -> None:
-    cls, depth = network.encode(*cells()).cls, torch.tensor([1e3, 1e3, 1e5])
-    alike = (projected := network.projection(cls, depth)) @ projected.T
-    by_cls = (first := projected[:, : projected.shape[1] // 2]) @ first.T
+    cell, depth = network.encode(*cells()).cell, torch.tensor([1e3, 1e3, 1e5])
+    alike = (projected := network.projection(cell, depth)) @ projected.T
+    by_cell = (first := projected[:, : projected.shape[1] // 2]) @ first.T
     torch.testing.assert_close(alike.diagonal(), torch.full((3,), 2.0))
-    torch.testing.assert_close(alike[0, 1] - by_cls[0, 1], torch.tensor(1.0))  # equally deep
-    assert alike[0, 2] - by_cls[0, 2] < 1
+    torch.testing.assert_close(alike[0, 1] - by_cell[0, 1], torch.tensor(1.0))  # equally deep
+    assert alike[0, 2] - by_cell[0, 2] < 1
+
+
+def test_a_cell_is_what_the_trunk_makes_of_it_and_the_bag_beside(network: CellNetwork) -> None:
+    genes, counts, depth, covariates = cells()
+    encoded = network.encode(genes, counts, depth, covariates)
+    cls, bag = encoded.cell.split(CONFIG.encoder.width, dim=1)
+    assert torch.equal(cls, encoded.context[:, 0])
+    assert torch.equal(bag, network.bag(genes, network.genes(genes), counts, depth))
+    assert encoded.cell.shape[1] == CONFIG.cell_width
+    told = network.encode(genes, counts, depth, covariates * 0)
+    assert torch.equal(told.bag, bag)  # covariates are told to the trunk alone
 
 
 def test_a_query_does_not_depend_on_the_other_queries(network: CellNetwork) -> None:
@@ -142,15 +153,15 @@ def test_activation_checkpointing_changes_no_gradient(network: CellNetwork) -> N
         network.train()
         network.encoder.activation_checkpointing = switch
         network.zero_grad()
-        network.encode(*cells()).cls.square().sum().backward()
+        network.encode(*cells()).cell.square().sum().backward()
         gradients.append(network.genes.rows.grad.clone())
     torch.testing.assert_close(*gradients)
 
 
 def test_label_probabilities_add_up_down_the_tree(network: CellNetwork) -> None:
     assert network.label_head is not None
-    cls = network.encode(*cells()).cls
-    upper, lower = (log.exp() for log in network.label_head.path_log_probabilities(cls))
+    cell = network.encode(*cells()).cell
+    upper, lower = (log.exp() for log in network.label_head.path_log_probabilities(cell))
     torch.testing.assert_close(upper.sum(1), torch.ones(3))
     torch.testing.assert_close(lower[:, :2].sum(1), upper[:, 0])
     torch.testing.assert_close(lower[:, 2], upper[:, 1])
@@ -170,10 +181,10 @@ def test_a_width_that_heads_do_not_divide_is_refused() -> None:
 def test_an_adjusted_label_head_leaves_frequency_to_the_adjustment(network: CellNetwork) -> None:
     head = network.label_head
     assert head is not None
-    cls = network.encode(*cells()).cls
-    plain = head(cls)
+    cell = network.encode(*cells()).cell
+    plain = head(cell)
     head.set_frequencies([torch.tensor([90, 10]), torch.tensor([60, 30, 10])])
-    assert all(torch.equal(a, b) for a, b in zip(head(cls), plain, strict=True))
-    adjusted = head(cls, adjustment=1.0)[0]
+    assert all(torch.equal(a, b) for a, b in zip(head(cell), plain, strict=True))
+    adjusted = head(cell, adjustment=1.0)[0]
     expected = torch.log_softmax(plain[0] + torch.log(torch.tensor([90.5, 10.5])), dim=1)
     torch.testing.assert_close(adjusted, expected)

@@ -24,11 +24,11 @@ def test_anndata_comes_back_with_an_embedding(
     cell_model: CellModel, query: AnnData, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = embed(cell_model, query, progress=False)
-    assert result.adata.obsm["X_lexicell"].shape == (8, cell_model.width)
+    assert result.adata.obsm["X_lexicell"].shape == (8, cell_model.cell_width)
     assert result.out is None
     assert "X_lexicell" not in query.obsm
     figures = json.loads(json.dumps(result.figures()))
-    assert (figures["cells"], figures["width"], figures["out"]) == (8, cell_model.width, None)
+    assert (figures["cells"], figures["width"], figures["out"]) == (8, cell_model.cell_width, None)
     print_tables(result.tables())
     assert "X_lexicell" in capsys.readouterr().out
 

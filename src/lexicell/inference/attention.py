@@ -126,7 +126,8 @@ def _add(
     ids, counts, depth, told = tensors
     weights = network.bag.weights(ids, counts, depth)
     counted = network.counts(network.count_classes(counts))
-    x = network.inputs(network.genes(ids), counted, weights, told)
+    rows = network.genes(ids)
+    x = network.inputs(rows, counted, network.bag.read(weights, rows), told)
     kept = [np.flatnonzero((place[row] >= 0) & shown) for row, shown in zip(genes, expressed, strict=True)]
     rolled: Tensor | None = None
     n_heads = model.spec.config.encoder.heads

@@ -111,7 +111,7 @@ def attribute(
     query
         The cells.
     direction
-        (width,) of the embedding.
+        (cell width,) of the embedding.
     baseline
         Where the path begins.
     steps
@@ -157,7 +157,7 @@ def _attribute(
     first_weights = baseline.level[genes] - network.bag.usual[genes]
 
     def score(counted: Tensor, weights: Tensor) -> Tensor:
-        scored: Tensor = network.encoder(network.inputs(rows, counted, weights, told))[:, 0] @ aim
+        scored: Tensor = network.read(rows, counted, weights, told).cell @ aim
         return scored
 
     total = torch.zeros(genes.shape, device=model.device)
@@ -182,7 +182,7 @@ def _attribute(
 
 
 def head_direction(model: CellModel, level: str, label: str) -> Float32:
-    """Return the direction of the embedding that the label head reads for a label, (width,).
+    """Return the direction of the embedding that the label head reads for a label, (cell width,).
 
     It is the label's logit less the mean logit of its siblings, added up along the path to the root: linear in the
     embedding, unlike the probability.
@@ -201,7 +201,7 @@ def head_direction(model: CellModel, level: str, label: str) -> Float32:
         raise KeyError(label)
     cuts = np.cumsum(head.sizes)[:-1]
     weights = np.split(head.out.weight.detach().float().cpu().numpy(), cuts)
-    node, total = names.index(label), np.zeros(model.width, np.float32)
+    node, total = names.index(label), np.zeros(model.cell_width, np.float32)
     for place in range(depth, -1, -1):
         parents = np.asarray(tree.parents[place]) if place else np.zeros(len(weights[0]), np.int64)
         siblings = np.setdiff1d(np.flatnonzero(parents == parents[node]), [node])

@@ -36,7 +36,7 @@ TOKENS_AT_ONCE = 16_384  # tokens in a forward pass
 class CellOutput:
     """What the model makes of some cells."""
 
-    embedding: npt.NDArray[np.float32]  # (n_cells, width)
+    embedding: npt.NDArray[np.float32]  # (n_cells, cell width)
     probabilities: list[npt.NDArray[np.float32]]  # per label level (n_cells, n_nodes); empty without a label head
 
 
@@ -132,8 +132,13 @@ class CellModel(ModelHubMixin):
 
     @property
     def width(self) -> int:
-        """Numbers in an embedding."""
+        """Numbers in a gene's embedding, and in a token's state."""
         return self.spec.config.encoder.width
+
+    @property
+    def cell_width(self) -> int:
+        """Numbers in a cell's embedding: CLS as the trunk leaves it, then the bag of the cell's genes."""
+        return self.spec.config.cell_width
 
     def given(self, **covariates: str) -> Self:
         """Return the same model (weights are shared), told covariates of the cells that it will see.
@@ -167,7 +172,7 @@ class CellModel(ModelHubMixin):
         batch_size: int | None = None,
         progress: bool = False,
     ) -> npt.NDArray[np.float32]:
-        """Return cell embeddings, (n_cells, width); see `run`."""
+        """Return cell embeddings, (n_cells, cell width); see `run`."""
         return self.run(query, samples=samples, batch_size=batch_size, progress=progress).embedding
 
     def predict_labels(
@@ -244,10 +249,10 @@ class CellModel(ModelHubMixin):
     def _run_chunk(
         self, counts: csr_matrix, gene_index: npt.NDArray[np.int64], cover: GeneCover, per_pass: int
     ) -> CellOutput:
-        embedding = np.zeros((counts.shape[0], self.width), np.float32)
+        embedding = np.zeros((counts.shape[0], self.cell_width), np.float32)
         n_samples = np.zeros((counts.shape[0], 1), np.float32)
         for part in self._passes(counts, gene_index, cover, per_pass):
-            np.add.at(embedding, part.cell, part.encoded.cls.float().cpu().numpy())
+            np.add.at(embedding, part.cell, part.encoded.cell.float().cpu().numpy())
             np.add.at(n_samples, part.cell, np.float32(1))
         embedding /= n_samples
         head = self.network.label_head

@@ -31,8 +31,8 @@ class CountEffects:
     tokens
         (n_classes,) tokens that were looked at.
     step
-        (n_classes,) mean distance that CLS moves when one token's class is raised by one; NaN for the last class and
-        for those that do not occur.
+        (n_classes,) mean distance that the cell's embedding moves when one token's class is raised by one; NaN for the
+        last class and for those that do not occur.
     removal
         (n_classes,) the same, when the token's class is set to zero.
     caps
@@ -90,13 +90,13 @@ def count_effects(
     per_cell = np.bincount(np.concatenate([part.cell for part in samples]), minlength=query.n_cells)
     drawn = _draw_tokens(classes, n_classes, tokens, rng)
     moved = np.zeros((n_classes, 2))
-    embedding = np.zeros((query.n_cells, model.width))
-    capped = np.zeros((len(caps), query.n_cells, model.width))
+    embedding = np.zeros((query.n_cells, model.cell_width))
+    capped = np.zeros((len(caps), query.n_cells, model.cell_width))
     for place, part in enumerate(track(samples, description="changing counts", disable=not progress)):
-        before = _cls(model, part, classes[place])
+        before = _encode(model, part, classes[place])
         np.add.at(embedding, part.cell, before)
         for c, cap in enumerate(caps):
-            np.add.at(capped[c], part.cell, _cls(model, part, np.minimum(classes[place], cap)))
+            np.add.at(capped[c], part.cell, _encode(model, part, np.minimum(classes[place], cap)))
         row, column = drawn[place]
         for start in range(0, len(row), len(part.cell)):
             r, t = row[start : start + len(part.cell)], column[start : start + len(part.cell)]
@@ -105,7 +105,7 @@ def count_effects(
             for kind, now in enumerate((np.minimum(was + 1, n_classes - 1), np.zeros_like(was))):
                 altered = classes[place][r]
                 altered[np.arange(len(r)), t] = now
-                np.add.at(moved[:, kind], was, np.linalg.norm(_cls(model, own, altered) - before[r], axis=1))
+                np.add.at(moved[:, kind], was, np.linalg.norm(_encode(model, own, altered) - before[r], axis=1))
     seen = np.bincount(
         np.concatenate([classes[p][row, column] for p, (row, column) in enumerate(drawn)]), minlength=n_classes
     )
@@ -140,12 +140,11 @@ def _draw_tokens(
     return out
 
 
-def _cls(model: CellModel, part: DealtSamples, classes: Int64) -> npt.NDArray[np.float32]:
-    """Return CLS of samples whose tokens have these classes, (b, width)."""
+def _encode(model: CellModel, part: DealtSamples, classes: Int64) -> npt.NDArray[np.float32]:
+    """Return samples whose tokens have these classes, encoded, (b, cell width)."""
     network = model.network
     genes, counts, depth, told = model.tensors(part.genes, part.counts, part.depth)
     counted: Tensor = network.counts(torch.from_numpy(classes).to(model.device))
     weights = network.bag.weights(genes, counts, depth)
-    inputs = network.inputs(network.genes(genes), counted, weights, told)
-    cls: npt.NDArray[np.float32] = network.encoder(inputs)[:, 0].float().cpu().numpy()
-    return cls
+    cell = network.read(network.genes(genes), counted, weights, told).cell
+    return np.asarray(cell.float().cpu().numpy())

@@ -16,7 +16,7 @@ _PAIRS_AT_ONCE = 16_384  # (cell, gene) pairs in a pass of the decoder
 
 
 @torch.inference_mode()
-def count_response(model: CellModel, cls: Float32, genes: Int64, *, progress: bool = False) -> Float32:
+def count_response(model: CellModel, embedding: Float32, genes: Int64, *, progress: bool = False) -> Float32:
     """Return the expected log count of genes in cells, asked of the decoder from the cells' embeddings alone.
 
     All cells are asked as if they were sequenced to the training cells' median depth, so that responses compare.
@@ -25,8 +25,8 @@ def count_response(model: CellModel, cls: Float32, genes: Int64, *, progress: bo
     ----------
     model
         A trained model.
-    cls
-        (n_cells, width) cell embeddings, or means of them.
+    embedding
+        (n_cells, cell width) cell embeddings, or means of them; the decoder reads the CLS part.
     genes
         (n_genes,) lexicon indices.
     progress
@@ -39,12 +39,16 @@ def count_response(model: CellModel, cls: Float32, genes: Int64, *, progress: bo
     """
     network = model.network
     values = torch.log1p(network.count_classes.centres()).to(model.device)
-    contexts = torch.from_numpy(np.ascontiguousarray(cls, dtype=np.float32)).to(model.device).unsqueeze(1)
+    contexts = (
+        torch.from_numpy(np.ascontiguousarray(embedding[:, : model.width], dtype=np.float32))
+        .to(model.device)
+        .unsqueeze(1)
+    )
     index = torch.from_numpy(np.array(genes)).to(model.device)  # a copy: a lexicon's own rows are read-only
-    out = np.empty((len(genes), len(cls)), np.float32)
-    at_once = max(1, _PAIRS_AT_ONCE // max(len(cls), 1))
+    out = np.empty((len(genes), len(embedding)), np.float32)
+    at_once = max(1, _PAIRS_AT_ONCE // max(len(embedding), 1))
     for start in track(range(0, len(genes), at_once), description="asking for counts", disable=not progress):
-        asked = index[start : start + at_once].unsqueeze(0).expand(len(cls), -1)
+        asked = index[start : start + at_once].unsqueeze(0).expand(len(embedding), -1)
         chances = network.count_logits(asked, contexts).float().softmax(dim=-1)
         out[start : start + at_once] = (chances @ values).T.cpu().numpy()
     return out

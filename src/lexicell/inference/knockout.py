@@ -83,10 +83,10 @@ class KnockOuts:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("cell", "genes", "counts", "depth")
         )
         encoded = list(self._encode(self._genes, self._counts, self._depth))
-        self._sample_cls = np.concatenate(encoded)
+        self._samples = np.concatenate(encoded)
         self._per_cell = np.bincount(self._cell, minlength=query.n_cells)
-        self.embedding = np.zeros((query.n_cells, model.width), np.float32)
-        np.add.at(self.embedding, self._cell, self._sample_cls)
+        self.embedding = np.zeros((query.n_cells, model.cell_width), np.float32)
+        np.add.at(self.embedding, self._cell, self._samples)
         self.embedding /= self._per_cell[:, None]
         self._responding = torch.from_numpy(np.array(responding, np.int64)).to(model.device)
         self._expected = self._ask(self.embedding)
@@ -113,11 +113,11 @@ class KnockOuts:
             ``zero`` shows the gene as silent; ``remove`` does not show it.
         """
         which, samples, places = self._draw(genes, cells, rng)
-        moved = np.zeros((len(samples), self._model.width), np.float32)
+        moved = np.zeros((len(samples), self._model.cell_width), np.float32)
         per_pass = self._per_pass()
         for start in range(0, len(samples), per_pass):
             at = slice(start, start + per_pass)
-            moved[at] = self._altered(samples[at], places[at], mode) - self._sample_cls[samples[at]]
+            moved[at] = self._altered(samples[at], places[at], mode) - self._samples[samples[at]]
         cell = self._cell[samples]
         moved /= self._per_cell[cell][:, None]
         after = self.embedding[cell] + moved
@@ -132,7 +132,7 @@ class KnockOuts:
         responses[n_cells == 0] = np.nan
         size = np.linalg.norm(moved, axis=1)
         shift = _mean(which, size, k)
-        direction = np.zeros((k, self._model.width))
+        direction = np.zeros((k, self._model.cell_width))
         np.add.at(direction, which, moved)
         together = np.linalg.norm(direction / np.maximum(n_cells, 1)[:, None], axis=1)
         aligned = np.divide(together, shift, out=np.full(k, np.nan), where=shift > 0)
@@ -179,8 +179,8 @@ class KnockOuts:
         per_pass = self._per_pass()
         for start in range(0, len(genes), per_pass):
             at = slice(start, start + per_pass)
-            cls = self._model.network.encode(*self._model.tensors(genes[at], counts[at], depth[at])).cls
-            yield cls.float().cpu().numpy()
+            cell = self._model.network.encode(*self._model.tensors(genes[at], counts[at], depth[at])).cell
+            yield cell.float().cpu().numpy()
 
     @torch.inference_mode()
     def _ask(self, embedding: Float32) -> Float32:
@@ -190,7 +190,8 @@ class KnockOuts:
         values = torch.log1p(network.count_classes.centres()).to(self._model.device)
         at_once = max(1, _PAIRS_AT_ONCE // max(n_asked, 1))
         for start in range(0, len(embedding) if n_asked else 0, at_once):
-            cls = torch.from_numpy(np.ascontiguousarray(embedding[start : start + at_once])).to(self._model.device)
+            part = embedding[start : start + at_once, : self._model.width]
+            cls = torch.from_numpy(np.ascontiguousarray(part)).to(self._model.device)
             asked = self._responding.unsqueeze(0).expand(len(cls), -1)
             chances: Tensor = network.count_logits(asked, cls.unsqueeze(1)).float().softmax(dim=-1)
             out[start : start + at_once] = (chances @ values).cpu().numpy()

@@ -24,7 +24,7 @@ from lexicell.model.embedding import GrowingTable
 from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import CellNetwork, ModelConfig
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS, CONFIG, LEXICON = "model.safetensors", "config.json", "lexicon.parquet"
 
 

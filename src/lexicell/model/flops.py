@@ -105,12 +105,12 @@ def step_operations(config: ModelConfig, shape: StepShape) -> tuple[Operation, .
         if wanted:
             operations += _decoder(config, shape, context)
     if shape.contrastive and shape.views == 2:
-        operations.append(Product(HEADS, in_views, width, width))
+        operations.append(Product(HEADS, in_views, config.cell_width, width))
         operations.append(Product(HEADS, in_views, width, config.projection))
         operations += _depth(HEADS, in_views, config.projection)
         operations.append(Product(HEADS, shape.cells, 2 * config.projection, shape.cells, n=2))  # either view's cells
     if shape.n_labels:
-        operations.append(Product(HEADS, shape.cells, width, shape.n_labels))
+        operations.append(Product(HEADS, shape.cells, config.cell_width, shape.n_labels))
     return tuple(operations)
 
 

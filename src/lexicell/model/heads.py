@@ -42,21 +42,22 @@ class CountDecoder(nn.Module):
 
 
 class Projection(nn.Module):
-    """Projects CLS to the unit sphere on which two views of a cell are compared (Chen et al. 2020).
+    """Projects a cell to the unit sphere on which two views of a cell are compared (Chen et al. 2020).
 
-    Beside it stands a unit vector of the cell's depth alone, so that two cells are as alike as their CLS tokens plus
-    their depths: that both views are equally deep is explained before CLS is asked, and nothing is won by holding it.
+    Beside it stands a unit vector of the cell's depth alone, so that two cells are as alike as their
+    embeddings plus their depths: that both views are equally deep is explained before the embedding is asked, and
+    nothing is won by holding it.
     """
 
-    def __init__(self, width: int, out: int) -> None:
+    def __init__(self, inputs: int, width: int, out: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(width, width)
+        self.hidden = nn.Linear(inputs, width)
         self.out = nn.Linear(width, out)
         self.depth = DepthEmbedding(out)
 
-    def forward(self, cls: Tensor, depth: Tensor) -> Tensor:
-        """Project and normalise CLS and total counts: (b, width), (b,) -> (b, 2 * out)."""
-        projected = self.out(F.silu(self.hidden(cls)))
+    def forward(self, cell: Tensor, depth: Tensor) -> Tensor:
+        """Project and normalise cells and total counts: (b, width), (b,) -> (b, 2 * out)."""
+        projected = self.out(F.silu(self.hidden(cell)))
         return torch.cat([F.normalize(projected, dim=-1), F.normalize(self.depth(depth), dim=-1)], dim=-1)
 
 
@@ -82,14 +83,14 @@ class LabelHead(nn.Module):
             logs = torch.log(n_cells.float() + 0.5)  # half a cell, for nodes that occur in held-out cells only
             getattr(self, f"log_frequency_{level}").copy_(logs)
 
-    def forward(self, cls: Tensor, adjustment: float = 0.0) -> list[Tensor]:
+    def forward(self, cell: Tensor, adjustment: float = 0.0) -> list[Tensor]:
         """Return log P(node | parent) per level: (b, width) -> list of (b, n_nodes).
 
         With an adjustment, logits are raised by so much of the log frequency: trained that way and used without,
         the head does not favour frequent labels (logit adjustment, Menon et al. 2021).
         """
         out = []
-        for level, logits in enumerate(self.out(cls).float().split(self.sizes, dim=-1)):
+        for level, logits in enumerate(self.out(cell).float().split(self.sizes, dim=-1)):
             if adjustment:
                 logits = logits + adjustment * getattr(self, f"log_frequency_{level}")
             parent = getattr(self, f"parent_{level}")
@@ -97,9 +98,9 @@ class LabelHead(nn.Module):
             out.append(_log_softmax_among_siblings(logits, parent, n_parents))
         return out
 
-    def path_log_probabilities(self, cls: Tensor) -> list[Tensor]:
+    def path_log_probabilities(self, cell: Tensor) -> list[Tensor]:
         """Return log P(node) per level, products along the path: (b, width) -> list of (b, n_nodes)."""
-        conditional = self(cls)
+        conditional = self(cell)
         paths = [conditional[0]]
         for level in range(1, len(conditional)):
             paths.append(conditional[level] + paths[-1][:, getattr(self, f"parent_{level}")])

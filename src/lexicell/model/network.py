@@ -29,17 +29,31 @@ class ModelConfig:
     projection: int = 64
     """Numbers in the contrastive projection."""
 
+    @property
+    def cell_width(self) -> int:
+        """Numbers that stand for a cell: CLS and the bag of its genes."""
+        return 2 * self.encoder.width
+
 
 @dataclass(frozen=True)
 class Encoded:
     """An encoded cell."""
 
     context: Tensor  # (b, 1 + l, width): CLS and tokens
+    bag: Tensor  # (b, width): the sum of its genes, as it entered CLS
 
     @property
     def cls(self) -> Tensor:
-        """The cell, (b, width)."""
+        """What the trunk makes of the cell, (b, width)."""
         return self.context[:, 0]
+
+    @property
+    def cell(self) -> Tensor:
+        """The cell, (b, 2 * width): CLS and, beside it, the bag.
+
+        The trunk writes its own into CLS over what the bag brought there; so what the bag tells is kept.
+        """
+        return torch.cat([self.cls, self.bag], dim=-1)
 
     @property
     def tokens(self) -> Tensor:
@@ -99,8 +113,8 @@ class CellNetwork(nn.Module):
         )
         self.register_buffer("marginal", torch.zeros(n_genes, self.count_classes.n_classes))
         self.register_buffer("typical_depth", torch.tensor(1e4))
-        self.projection = Projection(encoder.width, config.projection)
-        self.label_head = LabelHead(encoder.width, label_tree) if label_tree else None
+        self.projection = Projection(config.cell_width, encoder.width, config.projection)
+        self.label_head = LabelHead(config.cell_width, label_tree) if label_tree else None
 
     def encode(self, genes: Tensor, counts: Tensor, depth: Tensor, covariates: Tensor) -> Encoded:
         """Encode cells.
@@ -115,11 +129,10 @@ class CellNetwork(nn.Module):
             (b, c) covariate levels, 0 for unknown.
         """
         weights = self.bag.weights(genes, counts, depth)
-        counted = self.counts(self.count_classes(counts))
-        return Encoded(self.encoder(self.inputs(self.genes(genes), counted, weights, covariates)))
+        return self.read(self.genes(genes), self.counts(self.count_classes(counts)), weights, covariates)
 
-    def inputs(self, rows: Tensor, counted: Tensor, weights: Tensor, covariates: Tensor) -> Tensor:
-        """Return what the trunk reads: CLS and tokens, (b, 1 + l, width).
+    def read(self, rows: Tensor, counted: Tensor, weights: Tensor, covariates: Tensor) -> Encoded:
+        """Encode cells whose genes and counts were looked up before.
 
         Parameters
         ----------
@@ -130,7 +143,12 @@ class CellNetwork(nn.Module):
         covariates
             As of `encode`.
         """
-        cls = self.cls + self.covariates(covariates) + self.bag.read(weights, rows)
+        bag = self.bag.read(weights, rows)
+        return Encoded(self.encoder(self.inputs(rows, counted, bag, covariates)), bag)
+
+    def inputs(self, rows: Tensor, counted: Tensor, bag: Tensor, covariates: Tensor) -> Tensor:
+        """Return what the trunk reads, CLS and tokens, (b, 1 + l, width); for the parameters see `read`."""
+        cls = self.cls + self.covariates(covariates) + bag
         return torch.cat([cls.unsqueeze(1), rows + counted], dim=1)
 
     def count_logits(

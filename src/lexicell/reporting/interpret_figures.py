@@ -56,7 +56,7 @@ def count_classes_figure(classes: pd.DataFrame, distances: pd.DataFrame, caps: p
         figure.colorbar(image, ax=matrix, shrink=0.8)
         known = classes["step_share"].notna().to_numpy()
         step.plot(count[known], classes["step_share"][known], "o-", color=PALETTE[0], markersize=4)
-        step.set(title="One class more, of one token", ylabel="CLS moves, of what removal does", ylim=(0, None))
+        step.set(title="One class more, of one token", ylabel="the cell moves, of what removal does", ylim=(0, None))
         cap.plot(caps["max_count"], caps["moved"], "o-", color=PALETTE[0], markersize=4, label="cell moves")
         cap.plot(caps["max_count"], caps["share_above"], "s--", color=PALETTE[1], markersize=4, label="counts above")
         cap.set(title="If counts were capped", ylabel="share", xlabel="largest count", ylim=(0, None))

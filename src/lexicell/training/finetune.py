@@ -1,7 +1,7 @@
 """Fine-tuning: a trained model goes on learning, from the labels of a reference alone, trunk and all.
 
 - A cell is shown in two views, and its label is read from their mean, as at inference from the mean of its samples.
-- Labels are learned as if all were equally frequent (logit adjustment, Menon et al. 2021); CLS is dropped out.
+- Labels are learned as if all were equally frequent (logit adjustment, Menon et al. 2021), with dropout of the cell.
 - The head learns fastest; each block below learns slower by a constant factor, embeddings slowest (layer-wise learning
   rates, Howard & Ruder 2018): what lies deepest is what pretraining knew best.
 - Held-out cells, whole donors where there are enough, say when to stop; the best weights are kept.
@@ -54,7 +54,7 @@ class FinetuneConfig:
     patience: int = 2
     """Checks without a better macro-F1 on held-out cells after which it stops."""
     dropout: float = 0.1
-    """Share of CLS that is dropped before the head."""
+    """Share of the cell's numbers that is dropped before the head."""
     label_balance: float = 1.0
     """Logit adjustment: 0 learns labels as frequent as they are, 1 as if all were equally frequent."""
 
@@ -142,8 +142,8 @@ def finetune(
     best, history, since = (-1.0, 0, copy.deepcopy(network.state_dict())), [], 0
     for step, rows in enumerate(_batches(learned, config.batch_size, steps, seed), start=1):
         _set_rates(optimizer, step, steps)
-        cls = _cls(network, views.draw(rows, step))
-        scores = network_head(network)(_drop(cls, config.dropout, drops), config.label_balance)
+        cells = _cells(network, views.draw(rows, step))
+        scores = network_head(network)(_drop(cells, config.dropout, drops), config.label_balance)
         total, n_labels = label_cross_entropy(scores, torch.from_numpy(codes[rows]).to(model.device))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(total / n_labels.clamp(min=1))
@@ -195,16 +195,16 @@ def network_head(network: CellNetwork) -> LabelHead:
     return network.label_head
 
 
-def _drop(cls: Tensor, share: float, drops: torch.Generator) -> Tensor:
+def _drop(cells: Tensor, share: float, drops: torch.Generator) -> Tensor:
     """Drop a share of the numbers, as `torch.nn.functional.dropout` does, by draws of one's own."""
-    kept = torch.rand(cls.shape, generator=drops) >= share
-    return cls * kept.to(cls) / (1 - share)
+    kept = torch.rand(cells.shape, generator=drops) >= share
+    return cells * kept.to(cells) / (1 - share)
 
 
 def _start(model: CellModel, tree: LabelTree, codes: Int64) -> CellNetwork:
     network = copy.deepcopy(model.network)
     if network.label_head is None or model.label_tree != tree:
-        network.label_head = LabelHead(model.width, tree).to(model.device)
+        network.label_head = LabelHead(model.cell_width, tree).to(model.device)
         torch.nn.init.zeros_(network.label_head.out.weight)
         torch.nn.init.zeros_(network.label_head.out.bias)
     counts = [np.bincount(codes[codes[:, place] >= 0, place], minlength=size) for place, size in enumerate(tree.sizes)]
@@ -256,14 +256,14 @@ class _Views:
         return tuple(torch.from_numpy(array).to(self._model.device) for array in arrays)
 
 
-def _cls(network: CellNetwork, drawn: tuple[Tensor, ...]) -> Tensor:
-    """Return the mean CLS of the views, (b, width)."""
+def _cells(network: CellNetwork, drawn: tuple[Tensor, ...]) -> Tensor:
+    """Return the cells, the mean of their views, (b, cell width)."""
     genes, counts, depth, covariates = drawn
     n_views = len(genes)
     encoded = network.encode(
         genes.flatten(0, 1), counts.flatten(0, 1), depth.repeat(n_views), covariates.repeat(n_views, 1)
     )
-    return encoded.cls.view(n_views, len(depth), -1).mean(dim=0)
+    return encoded.cell.view(n_views, len(depth), -1).mean(dim=0)
 
 
 @torch.no_grad()
@@ -272,8 +272,8 @@ def _judge(network: CellNetwork, views: _Views, rows: Int64, codes: Int64) -> fl
     network.eval()
     paths = []
     for start in range(0, len(rows), 64):
-        cls = _cls(network, views.draw(rows[start : start + 64], 0))
-        paths.append([path.cpu().numpy() for path in network_head(network).path_log_probabilities(cls)])
+        cells = _cells(network, views.draw(rows[start : start + 64], 0))
+        paths.append([path.cpu().numpy() for path in network_head(network).path_log_probabilities(cells)])
     network.train()
     place = int(np.flatnonzero((codes[rows] >= 0).any(axis=0))[-1])
     called = np.concatenate([path[place].argmax(axis=1) for path in paths])

@@ -38,11 +38,11 @@ CLIP = 10.0  # standard deviations, as in a usual PCA of scaled log-CPM
 class GeneRowConfig:
     """Size of the parts of a gene's first embedding; a drawn embedding has length 1."""
 
-    profile: float = 0.7
+    profile: float = 0.2
     """Length of the expression profile's part, of an average gene."""
     coexpression: float = 2.0
     """Length of the co-expression part, of a gene that the principal components explain wholly."""
-    noise: float = 0.2
+    noise: float = 0.05
     """Length of the random part."""
     marginal: bool = True
     """Whether the count decoder begins from each gene's own distribution of counts, and learns in what cells differ."""

@@ -157,7 +157,7 @@ class ContrastiveObjective:
 
     def loss(self, forward: Forward) -> Tensor:
         """Return the mean InfoNCE over cells."""
-        first, second = forward.network.projection(forward.encoded.cls, forward.depth).chunk(2)
+        first, second = forward.network.projection(forward.encoded.cell, forward.depth).chunk(2)
         if not forward.spread:
             return info_nce(first, second, self.temperature)
         everywhere = gather_rows(first), gather_rows(second)
@@ -166,7 +166,7 @@ class ContrastiveObjective:
 
 @dataclass(frozen=True)
 class LabelObjective:
-    """Labels of the cell from the mean of its views' CLS, as labels are read from the mean of its samples at inference.
+    """Labels of the cell from the mean of its views, as labels are read from the mean of its samples at inference.
 
     One view shows a part of a cell's genes, perhaps not its markers: a head trained on views apart learns to guess.
     """
@@ -178,8 +178,8 @@ class LabelObjective:
         """Return the mean cross-entropy over known labels."""
         if forward.network.label_head is None:
             raise AssertionError("the label objective needs a label head")
-        cls = forward.encoded.cls.view(forward.batch.n_views, forward.batch.n_cells, -1).mean(dim=0)
-        scores = forward.network.label_head(cls, self.balance)
+        cell = forward.encoded.cell.view(forward.batch.n_views, forward.batch.n_cells, -1).mean(dim=0)
+        scores = forward.network.label_head(cell, self.balance)
         total, n_labels = label_cross_entropy(scores, forward.batch.labels)
         if forward.spread:  # processes have different numbers of labels
             return total * world_size() / sum_over_ranks(n_labels).clamp(min=1)

@@ -144,7 +144,7 @@ def embed_store(model: CellModel, store: Store, keep: Path, *, progress: bool = 
     """
     if keep.is_file():
         kept: Float32 = np.load(keep)
-        if kept.shape == (store.n_cells, model.width):
+        if kept.shape == (store.n_cells, model.cell_width):
             return kept
     parts = store_queries(store, np.arange(store.n_cells), model.lexicon)
     embedding = np.concatenate([model.embed(part, progress=progress) for part in parts])

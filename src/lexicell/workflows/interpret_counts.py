@@ -32,7 +32,7 @@ class InterpretCountsResult:
     classes: pd.DataFrame
     """One row a class: class, from_count, to_count, count (middle), occurs (in the cells looked at), seen (often enough
     to be put in order), first, second, step, nearest, in_order (see `lexicell.gene_space.count_order.CountOrder`),
-    tokens, cls_step, cls_removal and step_share (how far CLS moves by one class, by removal, and their ratio)."""
+    tokens, cls_step, cls_removal and step_share (how far the cell moves by one class, by removal, and their ratio)."""
     distances: pd.DataFrame
     """Distance of every two classes: class, other, distance."""
     caps: pd.DataFrame
