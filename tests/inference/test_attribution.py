@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lexicell.data.query import Query, read_query
-from lexicell.inference.attribution import attribute, average_baseline, head_direction, silent_baseline
+from lexicell.inference.attribution import Baseline, attribute, average_baseline, head_direction, silent_baseline
 from lexicell.inference.cell_model import CellModel
 
 
@@ -54,6 +54,42 @@ def test_more_steps_miss_less_and_the_gradient_alone_misses_most(
     gaps = [attribute(model, known, direction, begin, steps=steps).gap for steps in (2, 8)]
     alone = attribute(model, known, direction, begin, path=False).gap
     assert gaps[1] < gaps[0] < alone
+
+
+def by_captum(model: CellModel, cell: Query, direction: np.ndarray, baseline: Baseline, steps: int) -> np.ndarray:
+    """Attribute one cell's score by captum, with a straight path, sample by sample."""
+    captum = pytest.importorskip("captum.attr")
+    network, aim = model.network, torch.from_numpy(direction)
+    total, n_samples = np.zeros(len(model.lexicon)), 0
+    for dealt in model.dealt_samples(cell, batch_size=1):
+        genes, counts, depth, told = model.tensors(dealt.genes, dealt.counts, dealt.depth)
+        counted, weights = network.counts(network.count_classes(counts)), network.bag.weights(genes, counts, depth)
+
+        def score(
+            counted: torch.Tensor, weights: torch.Tensor, genes: torch.Tensor, told: torch.Tensor
+        ) -> torch.Tensor:
+            return network.read(network.genes(genes), counted, weights, told).cell @ aim
+
+        by_count, by_weight = captum.IntegratedGradients(score, multiply_by_inputs=True).attribute(
+            (counted, weights),
+            baselines=(baseline.counted[genes], baseline.level[genes] - network.bag.usual[genes]),
+            additional_forward_args=(genes, told),
+            n_steps=steps,
+            method="gausslegendre",
+        )
+        np.add.at(total, dealt.genes, (by_count.sum(dim=-1) + by_weight).detach().numpy())
+        n_samples += 1
+    return total / n_samples
+
+
+@pytest.mark.parametrize("begin", ["silent", "average"])
+def test_captum_agrees(model: CellModel, known: Query, direction: np.ndarray, begin: str) -> None:
+    baseline = silent_baseline(model) if begin == "silent" else average_baseline(model, [known])
+    one = known.take(np.arange(1))
+    own = attribute(model, one, direction, baseline, steps=64)
+    theirs = by_captum(model, one, direction, baseline, steps=256)
+    assert own.gap < 1e-4
+    np.testing.assert_allclose(own.mean, theirs, atol=1e-4 * float(np.abs(theirs).max()))
 
 
 def test_silent_genes_contribute_nothing(model: CellModel, known: Query, direction: np.ndarray) -> None:
