@@ -95,7 +95,7 @@ def genes_tissue(
 ) -> GenesTissueResult:
     """Find genes whose place among the others differs between groups of cells.
 
-    Each group is split into four parts (by donor where there are donors, else at random). Displacement after
+    Each group is split into four parts (see `lexicell.gene_space.displacement.split_parts`). Displacement after
     orthogonal Procrustes, and loss of neighbours (rank-biased overlap, Jaccard), between the groups are set against
     those within them; the null distribution is the same comparison of two parts with two others of one group.
 

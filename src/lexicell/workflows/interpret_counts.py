@@ -32,11 +32,13 @@ class InterpretCountsResult:
     classes: pd.DataFrame
     """One row a class: class, from_count, to_count, count (middle), occurs (in the cells looked at), seen (often enough
     to be put in order), first, second, step, nearest, in_order (see `lexicell.gene_space.count_order.CountOrder`),
-    tokens, cls_step, cls_removal and step_share (how far the cell moves by one class, by removal, and their ratio)."""
+    tokens, cls_step, cls_removal and step_share (how far CLS moves by one class, by removal, and their ratio; the bag
+    beside it knows no classes)."""
     distances: pd.DataFrame
     """Distance of every two classes: class, other, distance."""
     caps: pd.DataFrame
-    """One row a cap: max_count, share_above (of expressed counts), moved (share of the distance between two cells)."""
+    """One row a cap: max_count, share_above (of expressed counts), moved (by CLS alone, as a share of the distance between
+    two cells, CLS and bag together)."""
     order: CountOrder
     effects: CountEffects
     cells: int
