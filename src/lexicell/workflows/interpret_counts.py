@@ -37,8 +37,8 @@ class InterpretCountsResult:
     distances: pd.DataFrame
     """Distance of every two classes: class, other, distance."""
     caps: pd.DataFrame
-    """One row a cap: max_count, share_above (of expressed counts), moved (by CLS alone, as a share of the distance between
-    two cells, CLS and bag together)."""
+    """One row a cap: max_count, share_above (of expressed counts), moved (of CLS alone, as a share of the distance
+    between two cells, CLS and bag together)."""
     order: CountOrder
     effects: CountEffects
     cells: int
