@@ -1,11 +1,13 @@
 """A training step of every preset: speed, memory, and the share of what the device's matrix products allow.
 
-Usage: python benchmarks/step.py [--recipes tiny,small,base] [--dtypes float32,bfloat16] [--device cpu] [--cells N]
-       [--rounds 5] [--threads N] [--compile] [--views 2] [--json FILE]
+Usage: python benchmarks/step.py [--recipes tiny,small,base,large] [--dtypes float32,bfloat16] [--device cpu]
+       [--cells N] [--rounds 5] [--seconds 120] [--threads N] [--compile] [--views 2] [--json FILE]
 
 The bound is the time of the step's matrix products and attentions alone, forwards and backwards, each measured at its
 own shape and type in the same process, in turn with whole steps, so that the share holds on a busy machine too. What
-is left is said by the profiler: everything that is no matrix product and no attention. On a GPU, MFU is stated too.
+is left is said by the profiler: everything that is no matrix product and no attention, and the optimiser, to which
+all counts that it runs, also the matrix products of Muon, which are not in the bound. The share of the matmul rate is
+that of a large square product, measured in turn with the steps as well. On a GPU, MFU is stated too.
 
 Each recipe and type runs in a process of its own, with made-up cells over the 32,285 genes of the 10x mouse reference.
 """
@@ -38,16 +40,16 @@ from lexicell.training.compilation import compile_blocks
 from lexicell.training.objectives import Forward, build_objectives, freeze_unused, total_loss
 from lexicell.training.optim import build_optimizer
 from lexicell.training.recipe import Recipe, load_recipe
-from lexicell.training.throughput import Utilisation, peak_rate
+from lexicell.training.throughput import Utilisation, measured_rate, peak_rate
 
 MOUSE_GENES = 32_285
 CELLS_ON_CPU = {"tiny": 8, "small": 2, "base": 1, "large": 1}
 CELLS_ON_GPU = {"tiny": 512, "small": 128, "base": 32, "large": 8}
 PHASES = ("forward", "backward", "optimiser")
-KINDS = {  # of the profiler's operations, by what their names hold; the first that fits
+REST = "element by element, norms, copies"
+KINDS = {  # of the profiler's operations in forward and backward, by what their names hold; the first that fits
     "attention": ("scaled_dot_product", "flash", "fmha"),
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "gemm", "cutlass", "cublas"),
-    "optimiser": ("adamw", "Optimizer"),
     "gathers": ("embedding", "index", "scatter", "gather"),
 }
 
@@ -92,17 +94,25 @@ class Step:
     def run(self) -> tuple[float, ...]:
         """Take a step; return the seconds of its phases."""
         times = [clock(self.device)]
-        with self.precision():
-            forward = Forward(self.network, self.batch)
-            loss = total_loss({o.name: o.loss(forward) for _, o in self.objectives}, self.objectives)
+        loss = self.loss()
         times.append(clock(self.device))
         loss.backward()
         times.append(clock(self.device))
+        self.update()
+        times.append(clock(self.device))
+        return tuple(after - before for before, after in pairwise(times))
+
+    def loss(self) -> torch.Tensor:
+        """Go forward."""
+        with self.precision():
+            forward = Forward(self.network, self.batch)
+            return total_loss({o.name: o.loss(forward) for _, o in self.objectives}, self.objectives)
+
+    def update(self) -> None:
+        """Clip the gradient and let the optimiser step."""
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        times.append(clock(self.device))
-        return tuple(after - before for before, after in pairwise(times))
 
 
 def alone(operation: Operation, dtype: torch.dtype, device: str) -> Callable[[], None]:
@@ -145,17 +155,24 @@ def seconds_of(action: Callable[[], None], device: str) -> float:
 
 def where_it_goes(step: Step) -> dict[str, float]:
     """Return the share of a step's time by kind of operation, as the profiler sees it."""
-    on_gpu = step.device == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities, acc_events=True) as profiler:
-        step.run()
-    shares = dict.fromkeys((*KINDS, "element by element, norms, copies"), 0.0)
-    for event in profiler.key_averages():
-        took = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        kinds = (kind for kind, names in KINDS.items() if any(name in event.key for name in names))
-        shares[next(kinds, "element by element, norms, copies")] += took
+    shares = dict.fromkeys((*KINDS, "optimiser", REST), 0.0)
+    for name, took in profiled(lambda: step.loss().backward(), step.device):
+        kinds = (kind for kind, words in KINDS.items() if any(word in name for word in words))
+        shares[next(kinds, REST)] += took
+    shares["optimiser"] = sum(took for _, took in profiled(step.update, step.device))
     total = sum(shares.values())
     return {kind: took / total for kind, took in shares.items()}
+
+
+def profiled(action: Callable[[], None], device: str) -> list[tuple[str, float]]:
+    """Return name and own time of every operation in an action."""
+    on_gpu = device == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities, acc_events=True) as profiler:
+        action()
+        clock(device)
+    events = profiler.key_averages()
+    return [(event.key, event.self_device_time_total if on_gpu else event.self_cpu_time_total) for event in events]
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -169,25 +186,29 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         keep_freed_memory()
     step = Step(recipe, cells, options.views, dtype, device)
     compiled = compile_blocks(step.network, "on" if options.compile else "off", device)
-    for _ in range(2):
-        step.run()
+    step.run()
+    step.run()
     memory = peak_bytes(device)
 
     operations = [o for o in step_operations(recipe.model, step.shape) if o.forward > 0]
     actions = {o: alone(o, dtype, device) for o in operations}
     phases: list[tuple[float, ...]] = []
     took: dict[Operation, list[float]] = {o: [] for o in operations}
+    matmul: list[float] = []
     for action in actions.values():
         action()
-    for _ in range(options.rounds):
+    begun = time.perf_counter()
+    while len(phases) < options.rounds and (not phases or time.perf_counter() - begun < options.seconds):
         phases.append(step.run())
+        matmul.append(measured_rate(torch.device(device), dtype))
         for operation, action in actions.items():
             took[operation].append(seconds_of(action, device))
+    rounds = len(phases)
     bound = sum(o.n * statistics.median(took[o]) for o in operations)
     attention = sum(o.n * statistics.median(took[o]) for o in operations if isinstance(o, AttentionCall))
     seconds = statistics.median(sum(phase) for phase in phases)
     # Step against bound, round by round: what disturbs the machine for a while disturbs both.
-    shares = [sum(o.n * took[o][k] for o in operations) / sum(phases[k]) for k in range(options.rounds)]
+    shares = [sum(o.n * took[o][k] for o in operations) / sum(phases[k]) for k in range(rounds)]
     flops = training_flops(operations)
     figures = {
         "recipe": options.recipes,
@@ -198,7 +219,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "views": options.views,
         "tokens": recipe.sampling.tokens,
         "queries": recipe.sampling.queries,
-        "rounds": options.rounds,
+        "optimizer": recipe.optim.optimizer,
+        "rounds": rounds,
         "seconds_per_step": seconds,
         "cells_per_second": cells / seconds,
         "tokens_per_second": cells * options.views * (recipe.sampling.tokens + 1) / seconds,
@@ -207,6 +229,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "achieved_gflops": flops / seconds / 1e9,
         "bound_gflops": flops / bound / 1e9,
         "attention_in_bound": attention / bound,
+        "matmul_gflops": statistics.median(matmul) / 1e9,
+        "share_of_matmul": statistics.median(flops / sum(phases[k]) / matmul[k] for k in range(rounds)),
         "share_of_bound": statistics.median(shares),
         "share_of_bound_range": [min(shares), max(shares)],
         "peak_memory_mb": memory / 2**20,
@@ -222,7 +246,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def in_own_process(options: argparse.Namespace, recipe: str, dtype: str) -> dict[str, Any]:
     """Measure one recipe at one type in a fresh process, whose peak of memory is its own."""
     command = [sys.executable, __file__, "--child", "--recipes", recipe, "--dtypes", dtype, "--device", options.device]
-    for name in ("cells", "rounds", "threads", "views"):
+    for name in ("cells", "rounds", "seconds", "threads", "views"):
         command += [f"--{name}", str(getattr(options, name))]
     command += ["--compile"] if options.compile else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -232,12 +256,13 @@ def in_own_process(options: argparse.Namespace, recipe: str, dtype: str) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", default="tiny,small,base", help="shipped recipes, with commas between")
+    parser.add_argument("--recipes", default="tiny,small,base,large", help="shipped recipes, with commas between")
     parser.add_argument("--dtypes", default="float32", help="float32, bfloat16, with commas between")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--cells", type=int, default=0, help="cells in a batch; 0 takes a size that fits most machines")
     parser.add_argument("--views", type=int, default=2, choices=(1, 2), help="views of each cell")
     parser.add_argument("--rounds", type=int, default=5, help="steps that are timed; medians are shown")
+    parser.add_argument("--seconds", type=float, default=120, help="no new round after so long; one is always made")
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves torch's choice")
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -255,6 +280,7 @@ def main() -> None:
     for one in found:
         name = f"{one['recipe']}, {one['dtype']}"
         low, high = one["share_of_bound_range"]
+        mfu = (f"{one['mfu']:.1%} of {one['peak']}",) if "mfu" in one else ()
         rows.append(
             (
                 name,
@@ -263,19 +289,20 @@ def main() -> None:
                 f"{one['tokens_per_second']:,.0f}",
                 f"{one['achieved_gflops']:,.0f} of {one['bound_gflops']:,.0f}",
                 f"{one['share_of_bound']:.0%} ({low:.0%} to {high:.0%})",
-                f"{one['mfu']:.1%} of {one['peak']}" if "mfu" in one else "-",
+                f"{one['share_of_matmul']:.0%} of {one['matmul_gflops']:,.0f}",
+                *mfu,
                 f"{one['peak_memory_mb']:,.0f}",
             )
         )
-        rest.append((name, *(f"{share:.0%}" for share in (*one["phases"].values(), *one["where"].values()))))
+        phases = [one["phases"][phase] for phase in ("forward", "backward")]
+        rest.append((name, *(f"{share:.0%}" for share in (*phases, *one["where"].values()))))
+    columns = ["", "cells x views x genes", "cells/s", "tokens/s", "GFLOP/s", "of the bound", "of a large matmul"]
+    columns += ["MFU"] * ("mfu" in found[0]) + ["peak MB"]
+    title = f"Training steps on {found[0]['device']}" + (", compiled" if options.compile else "")
     print_tables(
         [
-            Table(
-                f"Training steps on {found[0]['device']}" + (", compiled" if options.compile else ""),
-                ("", "cells x views x genes", "cells/s", "tokens/s", "GFLOP/s", "of the bound", "MFU", "peak MB"),
-                tuple(rows),
-            ),
-            Table("Where the time goes", ("", *found[0]["phases"], *found[0]["where"]), tuple(rest)),
+            Table(title, tuple(columns), tuple(rows)),
+            Table("Where the time goes", ("", "forward", "backward", *found[0]["where"]), tuple(rest)),
         ]
     )
     if options.json:
