@@ -1,10 +1,13 @@
 """The recipe's craft: one setting changed at a time, its effect on count skill and on label transfer.
 
 Usage: python benchmarks/ablations.py --store STORE --split donor --out FOLDER [--only TEXT] [--seeds 3] [--steps 300]
+       [--extra STORE ...] [--held-out DONOR ...]
 
 Every model sees as many tokens: where views are larger, batches are smaller. Pretraining never sees labels. All
 models are asked the same queries of the same held-out cells, shown as the plain recipe shows them; labels are carried
 over from donor to donor (or fold to fold) by kNN and by a linear classifier on the frozen embedding.
+With --extra there is one more row, pretrained on these stores' cells too, in as many steps; it is judged on --store
+alone, as all rows are, and never sees the donors that they do not see.
 A finished model is kept in FOLDER and not trained again.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +26,15 @@ from lexicell.data.store import Store
 from lexicell.evaluation.runner import run_benchmark
 from lexicell.inference.cell_model import CellModel
 from lexicell.model.checkpoint import WEIGHTS
-from lexicell.randomness import generator
 from lexicell.reporting.text import Table, print_tables
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.extension_skill import SkillTask
-from lexicell.training.recipe import load_recipe
-from lexicell.training.skill import fit_baseline
+from lexicell.training.recipe import Recipe, load_recipe
 from lexicell.workflows.benchmark_competitors import embed_store, embedding_competitors
 from lexicell.workflows.benchmark_tasks import store_tasks
 from lexicell.workflows.pretrain import pretrain
 
-PLAIN = "plain"
+PLAIN, EXTRA = "plain", "with the extra cells"
 SETTINGS: dict[str, dict[str, object]] = {
     PLAIN: {},
     "half the tokens, twice the cells": {"sampling.tokens": 0.5, "data.batch_size": 2},
@@ -41,24 +43,42 @@ SETTINGS: dict[str, dict[str, object]] = {
     "twice the tokens, half the cells": {"sampling.tokens": 2, "data.batch_size": 0.5},
     "5% of the tokens from the deck": {"sampling.deck_share": 0.05},
     "30% of the tokens from the deck": {"sampling.deck_share": 0.3},
-    "queries from the deck alone (90%)": {"sampling.query_deck_share": 0.9},
+    "10% of the queries from the deck": {"sampling.query_deck_share": 0.1},
+    "25% of the queries from the deck": {"sampling.query_deck_share": 0.25},
+    "90% of the queries from the deck": {"sampling.query_deck_share": 0.9},
     "twice the queries": {"sampling.queries": 2},
     "tokens drawn by count (0.5)": {"sampling.count_weight": 0.5},
     "tokens drawn by count (1.0)": {"sampling.count_weight": 1.0},
     "thinning of half the cells": {"sampling.thinning": 0.5},
     "no counts from CLS": {"objectives.cls_counts": 0.0},
     "no contrast": {"objectives.contrastive": 0.0},
-    "contrast x 5": {"objectives.contrastive": 0.5},
+    "contrast x 5": {"objectives.contrastive": 5},
+    "contrast at temperature 0.05": {"objectives.temperature": 0.05},
     "contrast at temperature 0.3": {"objectives.temperature": 0.3},
     "counts exact to 5, then bins": {"model.counts.exact_max": 5},
     "ordinal targets (0.1)": {"objectives.smoothing": 0.1},
     "no marginals to begin with": {"gene_rows.marginal": False},
-    "embeddings at 3 times the rate of the matrices": {"optim.embedding_lr_scale": 3.0},
-    "learning rate 1e-3": {"optim.lr": 1e-3},
-    "averaged weights (0.98)": {"optim.ema_decay": 0.98},
     "two decoder layers": {"model.decoder_layers": 2},
+    "all rates halved": {"optim.lr": 0.5},
+    "all rates doubled": {"optim.lr": 2},
+    "embeddings at optim.lr": {"optim.embedding_lr_scale": 1.0},
+    "AdamW": {"optim.optimizer": "adamw"},
+    "Muon at half its rate": {"optim.muon_lr_scale": 0.5},
+    "Muon at twice its rate": {"optim.muon_lr_scale": 2},
+    "warm-up x 4": {"optim.warmup_steps": 4},
+    "no weight decay": {"optim.weight_decay": 0.0},
+    "no clipping": {"trainer.grad_clip": float("inf")},
+    "averaged weights (0.98)": {"optim.ema_decay": 0.98},
 }
-RELATIVE = {"sampling.tokens", "sampling.queries", "data.batch_size"}  # settings that multiply the plain one
+RELATIVE = {  # settings that multiply the plain one
+    "sampling.tokens",
+    "sampling.queries",
+    "data.batch_size",
+    "objectives.contrastive",
+    "optim.lr",
+    "optim.muon_lr_scale",
+    "optim.warmup_steps",
+}
 
 
 def short_run(width: int, tokens: int, batch: int, steps: int) -> dict[str, object]:
@@ -74,13 +94,31 @@ def short_run(width: int, tokens: int, batch: int, steps: int) -> dict[str, obje
     }
 
 
-def overrides_of(setting: dict[str, object], base: dict[str, object]) -> dict[str, object]:
-    """Return the recipe's overrides for a setting."""
-    changed = {
-        key: max(2, round(float(str(base[key])) * float(str(value)))) if key in RELATIVE else value
-        for key, value in setting.items()
-    }
-    return base | changed
+def overrides_of(setting: dict[str, object], plain: Recipe) -> dict[str, object]:
+    """Return what a setting changes in the plain recipe."""
+    return {key: _times(attrgetter(key)(plain), value) if key in RELATIVE else value for key, value in setting.items()}
+
+
+def _times(plain: float, value: object) -> float:
+    product = plain * float(str(value))
+    return max(2, round(product)) if isinstance(plain, int) else product
+
+
+def donors_held_out(data: CellDataModule) -> list[str]:
+    """Return the donors that no model of a store sees."""
+    donor = data.collection.column("donor")
+    held_out, learned = (set(donor[cells]) for cells in (data.validation_cells, data.training_cells))
+    if None in held_out or held_out & learned:
+        raise SystemExit(
+            f"--extra: {data.held_out} are held out of {data.collection.stores[0].name}, so that the same cells cannot "
+            "be held out beside other stores; name donors with --held-out"
+        )
+    return sorted(held_out)
+
+
+def wanted(name: str, only: str) -> bool:
+    """Return whether a setting was asked for."""
+    return any(text in name for text in only.split(";"))
 
 
 def score(model: CellModel, store: Store, split: str, keep: Path) -> dict[str, float]:
@@ -105,29 +143,32 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="width of the model")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--only", default="", help="settings whose name holds one of these, with semicolons between")
+    parser.add_argument("--extra", type=Path, action="append", default=[], help="a store to pretrain on as well")
+    parser.add_argument("--held-out", action="append", default=[], help="a donor to hold out; drawn if none is named")
     options = parser.parse_args()
-    store = Store.open(options.store)
+    store, extra = Store.open(options.store), [Store.open(path) for path in options.extra]
     base = short_run(options.width, options.tokens, options.batch, options.steps)
+    base |= {"data.validation.donors": options.held_out} if options.held_out else {}
     plain = load_recipe(options.recipe, base)
+    settings = {name: setting for name, setting in SETTINGS.items() if name == PLAIN or wanted(name, options.only)}
+    settings |= {EXTRA: {}} if extra else {}
+    options.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in range(options.seeds):
         data = CellDataModule([store], plain.data, plain.sampling, seed)  # holds out the cells that the runs hold out
-        for name, setting in SETTINGS.items():
-            if name != PLAIN and not any(text in name for text in options.only.split(";")):
-                continue
-            run = options.out / f"{store.name}-{name.replace(' ', '_').replace('%', '')}-{seed}"
+        for name, setting in settings.items():
+            stores, overrides = [store], base | overrides_of(setting, plain) | {"seed": seed}
+            if name == EXTRA:
+                stores, overrides = [store, *extra], overrides | {"data.validation.donors": donors_held_out(data)}
+            among = "+".join(each.name for each in stores)
+            run = options.out / f"{among}-{name.replace(' ', '_').replace('%', '')}-{seed}"
             if not (run / WEIGHTS).is_file():
-                overrides = overrides_of(setting, base) | {"seed": seed}
-                pretrain(options.recipe, store, run, overrides=overrides, progress=False)
+                pretrain(options.recipe, stores, run, overrides=overrides, progress=False)
             model = CellModel.load(run)
-            baseline = fit_baseline(
-                data.collection,
-                data.training_cells,
-                data.shape,
-                model.network.count_classes.edges.numpy(),
-                generator(seed, "baseline"),
-            )
-            skill = SkillTask(data, data.validation_cells, baseline).measure(model.network)
+            asked = CellDataModule([store], plain.data, plain.sampling, seed, model.spec) if len(stores) > 1 else data
+            skill = SkillTask.of(
+                asked, asked.training_cells, asked.validation_cells, model.network.count_classes.edges.numpy()
+            ).measure(model.network)
             found = {"setting": name, "seed": seed, "skill": skill} | score(
                 model, store, options.split, run / "embedding.npy"
             )
