@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
 from lexicell.evaluation.runner import Answer, Competitor, Problem, Task, run_benchmark
-from lexicell.evaluation.splits import stratified_folds
+from lexicell.evaluation.splits import Fold, stratified_folds
 
 
 def hit_rate(truth: np.ndarray, guess: np.ndarray) -> float:
@@ -86,6 +88,37 @@ def test_kept_answers_are_not_asked_again(task, tmp_path):
     again = run_benchmark([task], {"coin": competitor(fails)}, seeds=(0, 1), folder=tmp_path)
     pd.testing.assert_frame_equal(first.predictions, again.predictions)
     pd.testing.assert_frame_equal(first.times, again.times)
+
+
+def test_a_kept_answer_is_of_its_competitor_its_cells_and_its_folds_alone(task, tmp_path):
+    def asked(changed: Task, made_of: str = "first") -> int:
+        lines: list[str] = []
+        run_benchmark([changed], {"oracle": Competitor(oracle.answer, made_of=made_of)}, (0,), lines.append, tmp_path)
+        return len(lines)
+
+    assert asked(task) == 3
+    assert asked(task) == 0
+    assert asked(task, "retrained") == 3
+    fewer = [Fold(fold.name, fold.train[1:], fold.test) for fold in task.folds]
+    assert asked(replace(task, folds=fewer)) == 3
+    assert asked(replace(task, made_of="another store")) == 3
+    renamed = np.where(task.labels == "x", "z", task.labels).astype(object)
+    assert asked(replace(task, labels=renamed)) == 3
+    assert asked(task) == 0
+
+
+def test_the_pool_is_what_may_be_trained_on_unless_more_is_given(task):
+    pools = []
+
+    def keep(problem: Problem, seed: int) -> list[str]:
+        pools.append(problem.pool)
+        return ["x"] * len(problem.test)
+
+    first, second = task.folds[:2]
+    folds = [first, Fold(second.name, second.train[:10], second.test, second.train)]
+    run_benchmark([replace(task, folds=folds)], {"keep": competitor(keep)})
+    np.testing.assert_array_equal(pools[0], first.train)
+    np.testing.assert_array_equal(pools[1], second.train)
 
 
 def test_the_confidence_is_kept(task):

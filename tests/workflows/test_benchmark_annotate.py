@@ -1,13 +1,19 @@
 import json
+import re
 
 import numpy as np
 import pytest
 
 from lexicell.cli import main
+from lexicell.data.store import Store
 from lexicell.errors import InputError
+from lexicell.inference.cell_model import CellModel
 from lexicell.workflows.benchmark_annotate import benchmark_annotate
+from lexicell.workflows.benchmark_competitors import model_identity
 from lexicell.workflows.benchmark_options import Entrants
-from lexicell.workflows.fold_models import FoldModels
+from lexicell.workflows.benchmark_tasks import store_tasks
+from lexicell.workflows.fold_models import untrained_model
+from lexicell.workflows.pretrain import pretrain
 
 
 def test_lexicell_stands_beside_other_tools_and_embeddings(stores, run, tmp_path):
@@ -42,41 +48,93 @@ def test_lexicell_stands_beside_other_tools_and_embeddings(stores, run, tmp_path
     assert "<svg" in (tmp_path / "out" / "macro_f1.svg").read_text()
 
 
-def test_models_of_folds_never_see_the_test_cells(stores, small, tmp_path, monkeypatch):
+@pytest.fixture
+def pretraining(small, tmp_path, monkeypatch):
+    """Entrants that are pretrained on each fold, and the names of the stores that were read for it."""
     (tmp_path / "recipe.yaml").write_text(json.dumps(_tree(small)))
-    seen = []
-    whole = FoldModels.model
+    read = []
 
-    def spy(self, fold, train, seed):
-        seen.append((fold, len(train), seed))
-        return whole(self, fold, train, seed)
+    def spy(recipe, store, run, **options):
+        read.append((store.name, run.name))
+        return pretrain(recipe, store, run, **options)
 
-    monkeypatch.setattr(FoldModels, "model", spy)
-    result = benchmark_annotate(
-        stores[0],
-        tmp_path / "out",
-        split="folds:2",
-        levels=["type"],
-        entrants=Entrants(
-            pretrain=str(tmp_path / "recipe.yaml"), methods=("knn",), competitors=("logistic_regression",)
-        ),
-        seeds=1,
-        progress=False,
-    )
-    assert set(seen) == {("fold 1", 60, 0), ("fold 2", 60, 0)}
+    monkeypatch.setattr("lexicell.workflows.fold_models.pretrain", spy)
+    who = Entrants(pretrain=str(tmp_path / "recipe.yaml"), methods=("knn",), competitors=("logistic_regression",))
+    return who, read
+
+
+def test_models_of_folds_never_see_the_test_cells(stores, pretraining, tmp_path):
+    who, read = pretraining
+
+    def compare(split):
+        return benchmark_annotate(
+            stores[0], tmp_path / "out", split=split, levels=["type"], entrants=who, seeds=1, progress=False
+        )
+
+    def check(split):
+        (task,) = store_tasks(stores[0], split=split, levels=["type"])
+        for fold, (cells, _) in zip(task.folds, read, strict=True):
+            names = Store.open(tmp_path / "out" / "runs" / cells).obs.index
+            assert set(names) == set(stores[0].obs.index[fold.train])
+
+    result = compare("folds:2")
+    check("folds:2")
     assert "pretrained on the fold, knn" in set(result.scores["competitor"])
-    again = benchmark_annotate(
-        stores[0],
-        tmp_path / "out",
-        split="folds:2",
-        levels=["type"],
-        entrants=Entrants(
-            pretrain=str(tmp_path / "recipe.yaml"), methods=("knn",), competitors=("logistic_regression",)
-        ),
-        seeds=1,
-        progress=False,
-    )
-    assert again.scores.equals(result.scores)
+    assert compare("folds:2").scores.equals(result.scores)
+    assert len(read) == 2
+    read.clear()
+    compare("folds:3")  # its folds bear the same names in the same folder, but are of other cells
+    check("folds:3")
+
+
+def test_a_learning_curve_is_pretrained_once_on_all_of_a_folds_cells_without_labels(stores, pretraining, tmp_path):
+    who, read = pretraining
+    options = {"split": "folds:2", "labelled": [2, 5], "seeds": 1, "progress": False}
+    benchmark_annotate(stores[0], tmp_path / "out", entrants=who, **options)  # two levels, two numbers of labels
+    assert len(read) == 2
+    for cells, _ in read:
+        store = Store.open(tmp_path / "out" / "runs" / cells)
+        assert store.n_cells == 60
+        assert not store.label_levels
+
+
+def test_another_recipe_makes_other_models(stores, pretraining, small, tmp_path):
+    who, read = pretraining
+    options = {"split": "folds:2", "levels": ["type"], "entrants": who, "seeds": 1, "progress": False}
+    benchmark_annotate(stores[0], tmp_path / "out", **options)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(_tree(small | {"trainer.max_steps": 3, "optim.warmup_steps": 1})))
+    benchmark_annotate(stores[0], tmp_path / "out", **options)
+    assert len(set(read)) == 4
+    assert len({cells for cells, _ in read}) == 2
+
+
+def test_a_run_that_was_trained_anew_is_embedded_and_asked_anew(stores, run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    model = CellModel.load(run)
+    model.save(folder)
+    who = Entrants(run=[folder], methods=("knn",), competitors=("pca_knn",))
+    options = {"split": "folds:2", "levels": ["type"], "entrants": who, "seeds": 1}
+
+    def asked():
+        benchmark_annotate(stores[0], tmp_path / "out", **options)
+        return re.findall(r": (.+), seed", capsys.readouterr().out)
+
+    assert asked() == ["pca_knn", "run, knn"] * 2
+    assert asked() == []
+    changed = model.network.state_dict()
+    name = next(name for name, value in changed.items() if value.is_floating_point())
+    changed[name].mul_(1.01)  # in place: the network's own
+    model.save(folder)
+    assert asked() == ["run, knn"] * 2
+    assert len(list((tmp_path / "out" / "embeddings").glob("*.npy"))) == 2
+
+
+def test_untrained_models_are_told_apart_by_their_recipe(stores, small, tmp_path):
+    made = []
+    for width in (16, 16, 32):
+        (tmp_path / "recipe.yaml").write_text(json.dumps(_tree(small | {"model.encoder.width": width})))
+        made.append(model_identity(untrained_model(str(tmp_path / "recipe.yaml"), stores[0])))
+    assert made[0] == made[1] != made[2]
 
 
 def _tree(dotted):

@@ -82,3 +82,15 @@ def test_few_labels_are_nested_draws(store):
         assert set(small.train) < set(large.train)
         assert np.unique(task.labels[small.train], return_counts=True)[1].max() == 2
         np.testing.assert_array_equal(small.test, large.test)
+
+
+def test_the_pool_is_all_that_lies_on_the_training_side(store):
+    sizes = store.obs["type"].value_counts()
+    (whole,) = store_tasks(store, split="folds:3", levels=["type"])
+    (common,) = store_tasks(store, split="folds:3", levels=["type"], min_cells=int(sizes.min()) + 1)
+    (few,) = with_few_labels([common], [2])
+    for first, second, third in zip(whole.folds, common.folds, few.folds, strict=True):
+        assert len(third.train) < len(second.train) < len(first.train)
+        np.testing.assert_array_equal(second.unlabelled, first.train)
+        np.testing.assert_array_equal(third.unlabelled, first.train)
+        assert not np.intersect1d(third.unlabelled, third.test).size

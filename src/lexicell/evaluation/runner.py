@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
+from lexicell.evaluation.identity import identity
 from lexicell.evaluation.splits import Fold
 
 Score = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], float]
@@ -45,6 +46,8 @@ class Task:
     paths
         Labels from the coarsest level to this one (n_cells, n_levels), for competitors that go down the tree; this
         level alone unless given.
+    made_of
+        What tells these cells from others of the same name, such as a store's fingerprint; kept answers are of it.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Task:
     embeddings: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     groups: npt.NDArray[np.object_] | None = None
     paths: pd.DataFrame | None = None
+    made_of: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,7 @@ class Problem:
     fold: str
     train: npt.NDArray[np.int64]  # rows of the task
     test: npt.NDArray[np.int64]
+    pool: npt.NDArray[np.int64]  # rows that may be learned from without labels
     train_counts: sparse.csr_matrix
     train_labels: npt.NDArray[np.object_]
     test_counts: sparse.csr_matrix
@@ -101,15 +106,18 @@ class Competitor:
         Takes a problem and a seed.
     seeded
         False where the seed changes nothing: then it is run for the first seed alone.
+    made_of
+        What tells it from others of its name, such as an identity of its weights; kept answers are of it.
     """
 
     answer: Callable[[Problem, int], Answer]
     seeded: bool = True
+    made_of: str = ""
 
     @classmethod
-    def without_seed(cls, answer: Callable[[Problem], Answer]) -> Competitor:
+    def without_seed(cls, answer: Callable[[Problem], Answer], made_of: str = "") -> Competitor:
         """Return a competitor whose answer depends on the problem alone."""
-        return cls(lambda problem, _: answer(problem), seeded=False)
+        return cls(lambda problem, _: answer(problem), seeded=False, made_of=made_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +173,12 @@ def run_benchmark(
         Called with one line after each fold, for progress.
     folder
         Keeps every answer, so that a benchmark that was interrupted goes on, and a new competitor joins the others.
+        An answer is only taken up again for the same cells, labels and folds, and for a competitor made of the same.
     """
     predictions, times = [], []
     for task in tasks:
         for fold in task.folds:
-            problem = _problem(task, fold)
+            problem, cells = _problem(task, fold), _cells(task, fold)
             for name, competitor in competitors.items():
                 for seed in seeds if competitor.seeded else seeds[:1]:
                     about = {
@@ -179,9 +188,10 @@ def run_benchmark(
                         "competitor": name,
                         "seed": seed,
                     }
-                    kept = folder / f"{'-'.join(map(_slug, about.values()))}.parquet" if folder else None
+                    key = [*map(_slug, about.values()), identity(cells, competitor.made_of)]
+                    kept = folder / f"{'-'.join(key)}.parquet" if folder else None
                     table = pd.read_parquet(kept) if kept and kept.is_file() else None
-                    if table is None or not np.array_equal(table["cell"], fold.test):
+                    if table is None:
                         table = _answer(task, fold, problem, competitor, about)
                         if kept:
                             _keep(table, kept)
@@ -223,25 +233,37 @@ def _keep(table: pd.DataFrame, path: Path) -> None:
     part.replace(path)
 
 
+def _cells(task: Task, fold: Fold) -> str:
+    """Return the identity of a fold: its cells, what may be learned of them, and the truth."""
+    paths = _paths(task)
+    rows = fold.train, fold.test, fold.unlabelled
+    labels = paths.columns, paths.iloc[fold.train], task.labels[fold.test]
+    return identity(task.made_of, *rows, *(np.asarray(part, dtype=object) for part in labels))
+
+
+def _paths(task: Task) -> pd.DataFrame:
+    return pd.DataFrame({task.level: task.labels}) if task.paths is None else task.paths
+
+
 def _slug(value: object) -> str:
     return re.sub(r"\W+", "_", str(value)).strip("_")
 
 
 def _problem(task: Task, fold: Fold) -> Problem:
-    paths = pd.DataFrame({task.level: task.labels}) if task.paths is None else task.paths
     return Problem(
         task.name,
         task.level,
         fold.name,
         fold.train,
         fold.test,
+        fold.unlabelled,
         task.counts[fold.train],
         task.labels[fold.train],
         task.counts[fold.test],
         {name: array[fold.train] for name, array in task.embeddings.items()},
         {name: array[fold.test] for name, array in task.embeddings.items()},
         None if task.groups is None else np.asarray(task.groups)[fold.train],
-        paths.iloc[fold.train],
+        _paths(task).iloc[fold.train],
     )
 
 

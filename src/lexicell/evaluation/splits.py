@@ -15,11 +15,28 @@ from lexicell.randomness import generator
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One split: rows to train on and rows to test on, both sorted."""
+    """One split.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    train, test
+        Rows to learn labels from and rows to test on, sorted.
+    pool
+        Rows that may be learned from without their labels, sorted: those of `train` unless given, and never a tested
+        one.
+    """
 
     name: str
     train: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
+    pool: npt.NDArray[np.int64] | None = None
+
+    @property
+    def unlabelled(self) -> npt.NDArray[np.int64]:
+        """Rows that may be learned from without their labels."""
+        return self.train if self.pool is None else self.pool
 
 
 def leave_group_out(groups: npt.ArrayLike | pd.Series) -> list[Fold]:

@@ -16,6 +16,7 @@ from lexicell.annotation.methods import ProbeMethod
 from lexicell.annotation.scores import accuracy, macro_f1
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
+from lexicell.evaluation.identity import identity
 from lexicell.evaluation.intervals import paired_intervals
 from lexicell.evaluation.runner import Answer, Benchmark, Competitor, Problem, run_benchmark
 from lexicell.inference.cell_model import CellModel
@@ -27,6 +28,7 @@ from lexicell.workflows.benchmark_competitors import (
     embed_store,
     embedding_competitors,
     method_competitor,
+    model_identity,
     read_embedding,
 )
 from lexicell.workflows.benchmark_options import Entrants
@@ -144,17 +146,18 @@ def _enter(
     """Return the competitors, and the embeddings of all cells that some of them read."""
     chosen = choose_tools(who.competitors)
     arrays = dict(read_embedding(text, store) for text in who.embedding)
-    for name in arrays:
-        chosen |= embedding_competitors(name)
+    for name, array in arrays.items():
+        chosen |= embedding_competitors(name, identity(array))
     models = {_run_name(run, who.run): CellModel.load(run) for run in who.run}
     if who.untrained is not None:
         models["untrained"] = untrained_model(who.untrained, store)
     for name, model in models.items():
         keep = folder / "embeddings" / f"{store.name}-{name}.npy"
         arrays[name] = embed_store(model, store, keep, progress=progress)
-        chosen |= _own(name, who.methods)
+        made_of = model_identity(model)
+        chosen |= _own(name, who.methods, made_of)
         if "finetune" in who.methods:
-            chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model), store)
+            chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model, made_of), store)
     if "counts" in who.methods:
         chosen["no model, probe"] = method_competitor(None, ProbeMethod())
     if who.pretrain is not None:
@@ -178,8 +181,8 @@ def _run_name(run: Path, runs: Sequence[Path]) -> str:
     return run.resolve().name if len(same) == 1 else f"{run.resolve().parent.name}-{run.resolve().name}"
 
 
-def _own(name: str, methods: Sequence[str]) -> dict[str, Competitor]:
-    found = {f"{name}, probe": method_competitor(name, ProbeMethod())} | embedding_competitors(name)
+def _own(name: str, methods: Sequence[str], made_of: str) -> dict[str, Competitor]:
+    found = {f"{name}, probe": method_competitor(name, ProbeMethod(), made_of)} | embedding_competitors(name, made_of)
     return {key: competitor for key, competitor in found.items() if key.rpartition(", ")[2] in methods}
 
 
@@ -189,13 +192,13 @@ def _fold_pretrained(models: FoldModels, methods: Sequence[str]) -> dict[str, Co
 
     def with_embedding(competitor: Competitor) -> Competitor:
         def answer(problem: Problem, seed: int) -> Answer:
-            cells = models.embedding(problem.fold, problem.train, seed)
+            cells = models.embedding(problem, seed)
             own = {name: cells[problem.train]}, {name: cells[problem.test]}
             return competitor.answer(replace(problem, train_embeddings=own[0], test_embeddings=own[1]), seed)
 
-        return Competitor(answer)
+        return Competitor(answer, made_of=competitor.made_of)
 
-    found = {key: with_embedding(competitor) for key, competitor in _own(name, methods).items()}
+    found = {key: with_embedding(own) for key, own in _own(name, methods, models.made_of).items()}
     if "finetune" in methods:
         found[f"{name}, finetune"] = finetune_competitor(models, models.store)
     return found

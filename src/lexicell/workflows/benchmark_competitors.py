@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from anndata import read_h5ad
 
 from lexicell.annotation.folds import reference_folds
@@ -20,6 +22,7 @@ from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
 from lexicell.evaluation.baselines import Prediction, logistic_regression, pca_knn
 from lexicell.evaluation.centroid_mapping import map_to_centroids
+from lexicell.evaluation.identity import identity
 from lexicell.evaluation.linear_svm import linear_svm
 from lexicell.evaluation.other_tools import celltypist, scanvi
 from lexicell.evaluation.runner import Answer, Competitor, Problem
@@ -73,13 +76,15 @@ def choose_tools(names: tuple[str, ...] | None) -> dict[str, Competitor]:
     return {name: TOOLS[name] for name in chosen}
 
 
-def embedding_competitors(name: str) -> dict[str, Competitor]:
+def embedding_competitors(name: str, made_of: str = "") -> dict[str, Competitor]:
     """Return the methods that label by an embedding of the task: kNN, the same vote as everywhere, and a linear tree.
 
     Parameters
     ----------
     name
         The embedding's name among the task's.
+    made_of
+        What tells it from others of its name; see `Competitor`.
     """
 
     def linear(problem: Problem) -> Answer:
@@ -89,13 +94,23 @@ def embedding_competitors(name: str) -> dict[str, Competitor]:
         model = fit_linear_tree((learned - centre) / spread, codes, tree)
         return _answer(problem, tree, call_labels(tree, model.tables((asked - centre) / spread)))
 
-    return {f"{name}, knn": method_competitor(name, KnnMethod()), f"{name}, linear": Competitor.without_seed(linear)}
+    voting = method_competitor(name, KnnMethod(), made_of)
+    return {f"{name}, knn": voting, f"{name}, linear": Competitor.without_seed(linear, made_of)}
 
 
-def method_competitor(name: str | None, method: KnnMethod | ProbeMethod) -> Competitor:
+def method_competitor(name: str | None, method: KnnMethod | ProbeMethod, made_of: str = "") -> Competitor:
     """Return one of lexicell's methods on an embedding of the task, calibrated as `lexicell annotate` does it.
 
     Without a name there is no embedding, and the probe judges by counts alone.
+
+    Parameters
+    ----------
+    name
+        The embedding's name among the task's.
+    method
+        The method.
+    made_of
+        What tells the embedding from others of its name; see `Competitor`.
     """
 
     def label(problem: Problem, seed: int) -> Answer:
@@ -115,7 +130,7 @@ def method_competitor(name: str | None, method: KnnMethod | ProbeMethod) -> Comp
         tables = fitted.fit(cells, codes, tree).tables(asked)
         return _answer(problem, tree, final_calls(tree, tables, report))
 
-    return Competitor(label)
+    return Competitor(label, made_of=f"{made_of} {method}")
 
 
 def _answer(problem: Problem, tree: LabelTree, calls: Calls) -> Answer:
@@ -128,6 +143,13 @@ def _tree(problem: Problem) -> tuple[LabelTree, npt.NDArray[np.int64]]:
     return tree, tree.encode(problem.train_paths)
 
 
+def model_identity(model: CellModel) -> str:
+    """Return an identity of a model's weights and of what they mean, however its folder is called."""
+    weights = sorted(model.network.state_dict().items())
+    arrays = (value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() for _, value in weights)
+    return identity(json.dumps(model.spec.to_dict()), *(name for name, _ in weights), *arrays)
+
+
 def embed_store(model: CellModel, store: Store, keep: Path, *, progress: bool = False) -> Float32:
     """Return a model's embedding of all cells of a store, from a file where it was made before.
 
@@ -138,14 +160,15 @@ def embed_store(model: CellModel, store: Store, keep: Path, *, progress: bool = 
     store
         Cells.
     keep
-        File (.npy) to read it from, or to write it to.
+        File (.npy) to read it from, or to write it to; to its name is added what tells this model and these cells from
+        others.
     progress
         Show a progress bar.
     """
+    keep = keep.with_name(f"{keep.stem}-{identity(model_identity(model), store.fingerprint)}.npy")
     if keep.is_file():
         kept: Float32 = np.load(keep)
-        if kept.shape == (store.n_cells, model.cell_width):
-            return kept
+        return kept
     parts = store_queries(store, np.arange(store.n_cells), model.lexicon)
     embedding = np.concatenate([model.embed(part, progress=progress) for part in parts])
     keep.parent.mkdir(parents=True, exist_ok=True)

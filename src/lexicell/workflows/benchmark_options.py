@@ -17,7 +17,8 @@ class Entrants:
     untrained
         A recipe: a model of its make with drawn weights competes too, as the control of pretraining.
     pretrain
-        A recipe: for each fold and seed a model is pretrained on the fold's training cells, without their labels.
+        A recipe: for each fold and seed a model is pretrained on all cells of the fold's training side, without labels,
+        also where but some count as labelled.
     methods
         lexicell's methods: knn, linear (on the embedding alone), probe, counts (the probe without any model, which
         shows what the models add), finetune.

@@ -28,6 +28,9 @@ def store_tasks(
 ) -> list[Task]:
     """Return one task a label level of a store.
 
+    The pool of a fold, cells to learn from without labels, is all cells on its training side, whatever their labels:
+    it is the same on every level.
+
     Parameters
     ----------
     store
@@ -63,14 +66,16 @@ def store_tasks(
     for place, level in enumerate(levels):
         labels = paths[level].to_numpy()
         common = _common(labels, min_cells)
-        kept = [Fold(f.name, f.train[common[f.train]], f.test[common[f.test]]) for f in folds]
+        kept = [Fold(f.name, f.train[common[f.train]], f.test[common[f.test]], f.train) for f in folds]
         kept = [fold for fold in kept if len(fold.train) and len(fold.test)]
         if not kept:
             raise InputError(
                 f"{store.path}: no fold of the split {split!r} has labelled cells on both sides ({level})."
             )
         tasks.append(
-            Task(store.name, level, counts, labels, kept, {}, groups, paths[list(levels[: place + 1])]),
+            Task(
+                store.name, level, counts, labels, kept, {}, groups, paths[list(levels[: place + 1])], store.fingerprint
+            ),
         )
     return tasks
 
@@ -124,7 +129,8 @@ def _dealt(donors: npt.NDArray[np.object_], n_folds: int, seed: int) -> npt.NDAr
 def with_few_labels(tasks: Sequence[Task], numbers: Sequence[int], seed: int = 0) -> Iterator[Task]:
     """Yield each task anew with at most n labelled training cells of each label, for every n: a learning curve.
 
-    The draws are nested: the cells of a smaller n are among those of a larger one.
+    The draws are nested: the cells of a smaller n are among those of a larger one. The others stay in the fold's pool,
+    to be learned from without their labels.
     """
     for task in tasks:
         for n in sorted(numbers):
@@ -133,7 +139,7 @@ def with_few_labels(tasks: Sequence[Task], numbers: Sequence[int], seed: int = 0
                 order = generator(seed, "few labels", task.name, fold.name).permutation(len(fold.train))
                 labels = pd.Series(task.labels[fold.train[order]])
                 chosen = order[(labels.groupby(labels).cumcount() < n).to_numpy() & (labels != "").to_numpy()]
-                folds.append(Fold(fold.name, np.sort(fold.train[chosen]), fold.test))
+                folds.append(Fold(fold.name, np.sort(fold.train[chosen]), fold.test, fold.unlabelled))
             yield replace(task, name=f"{task.name}, {n} a label", folds=folds)
 
 

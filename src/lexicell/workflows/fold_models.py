@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
+from lexicell.evaluation.identity import identity
 from lexicell.evaluation.runner import Answer, Competitor, Problem
 from lexicell.inference.cell_model import CellModel
 from lexicell.model.checkpoint import WEIGHTS
@@ -27,12 +28,19 @@ from lexicell.workflows.pretrain import pretrain
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
+_LABEL_FREE: dict[str, object] = {"objectives.labels": 0.0}
+
 
 class ModelOfFold(Protocol):
     """Gives the model that a fold is labelled with."""
 
-    def model(self, fold: str, train: Int64, seed: int) -> CellModel:
-        """Return the model of a fold, whose training cells are given, and of a seed."""
+    @property
+    def made_of(self) -> str:
+        """What tells these models from others; see `Competitor`."""
+        ...
+
+    def model(self, problem: Problem, seed: int) -> CellModel:
+        """Return the model of a fold and of a seed."""
         ...
 
 
@@ -41,15 +49,20 @@ class FixedModel:
     """The same model for every fold and seed."""
 
     given: CellModel
+    made_of: str
 
-    def model(self, fold: str, train: Int64, seed: int) -> CellModel:
+    def model(self, problem: Problem, seed: int) -> CellModel:
         """Return it."""
         return self.given
 
 
 @dataclass(frozen=True, eq=False)
 class FoldModels:
-    """Models pretrained on each fold's training cells, without their labels; made when asked for, and kept.
+    """Models pretrained on a fold's pool: all cells on its training side, without their labels; made once, and kept.
+
+    Pretraining is always without labels, the store that it reads has none: so for a learning curve one model serves
+    every number of labelled cells, and has seen the labels of none. Stores and runs are named by what they are made of
+    (the cells, and the recipe): another split in the same folder gets its own.
 
     Attributes
     ----------
@@ -58,33 +71,45 @@ class FoldModels:
     recipe
         Recipe of the pretraining.
     folder
-        Where stores and runs are kept.
+        Where stores, runs and embeddings are kept.
     """
 
     store: Store
     recipe: str
     folder: Path
-    _models: dict[tuple[str, int], CellModel] = field(default_factory=dict)
+    _models: dict[Path, CellModel] = field(default_factory=dict)
 
-    def model(self, fold: str, train: Int64, seed: int) -> CellModel:
+    @property
+    def made_of(self) -> str:
+        """What tells these models from others of the same cells: the recipe, labels left out."""
+        return identity(repr(load_recipe(self.recipe, _LABEL_FREE)))
+
+    def model(self, problem: Problem, seed: int) -> CellModel:
         """Return the fold's model; a run that was interrupted is gone on with."""
-        if (fold, seed) not in self._models:
-            name = f"{self.store.name}-{fold.replace(' ', '_')}"
-            run, cells = self.folder / f"{name}-{seed}", self.folder / f"{name}-store"
+        run = self._run(problem, seed)
+        if run not in self._models:
+            cells = self.folder / f"{self._cells(problem)}-store"
             if not (cells / "meta.json").is_file():
-                adata = subset(self.store, train)
+                adata = subset(self.store, problem.pool)
                 prepare({"datasets": [{"adata": adata, "species": species_of(self.store)} | _fields(adata)]}, cells)
             if not finished(run):
-                overrides = {"objectives.labels": 0.0, "seed": seed}
+                overrides = _LABEL_FREE | {"seed": seed}
                 begun = pretrain(self.recipe, cells, run, resume=run.exists(), overrides=overrides, progress=False)
                 begun.unless_stopped()
-            self._models[fold, seed] = CellModel.load(run)
-        return self._models[fold, seed]
+            self._models[run] = CellModel.load(run)
+        return self._models[run]
 
-    def embedding(self, fold: str, train: Int64, seed: int) -> Float32:
+    def embedding(self, problem: Problem, seed: int) -> Float32:
         """Return the embedding of all cells of the store by the fold's model."""
-        keep = self.folder / f"{self.store.name}-{fold.replace(' ', '_')}-{seed}.npy"
-        return embed_store(self.model(fold, train, seed), self.store, keep)
+        run = self._run(problem, seed)
+        return embed_store(self.model(problem, seed), self.store, run.with_name(f"{run.name}.npy"))
+
+    def _cells(self, problem: Problem) -> str:
+        cells = identity(self.store.fingerprint, problem.pool)
+        return f"{self.store.name}-{problem.fold.replace(' ', '_')}-{cells}"
+
+    def _run(self, problem: Problem, seed: int) -> Path:
+        return self.folder / f"{self._cells(problem)}-{self.made_of}-{seed}"
 
 
 def finished(run: Path) -> bool:
@@ -96,7 +121,7 @@ def finished(run: Path) -> bool:
 
 def untrained_model(recipe: str, store: Store) -> CellModel:
     """Return a model as training would begin with it: drawn weights, gene rows from the store's unlabelled cells."""
-    loaded, start = load_recipe(recipe, {"objectives.labels": 0.0}), FromScratch()
+    loaded, start = load_recipe(recipe, _LABEL_FREE), FromScratch()
     data = start.open(loaded, [store])
     return CellModel(*start.build(loaded, data, baseline_of(loaded, data), fresh=True))
 
@@ -111,7 +136,7 @@ def finetune_competitor(models: ModelOfFold, store: Store) -> Competitor:
             reference.obs[level] = problem.train_paths[level].replace("", None).to_numpy()
         query.obs = query.obs.drop(columns=list(store.label_levels))
         result = annotate(
-            models.model(problem.fold, problem.train, seed),
+            models.model(problem, seed),
             query,
             reference,
             [str(level) for level in problem.train_paths],
@@ -124,7 +149,7 @@ def finetune_competitor(models: ModelOfFold, store: Store) -> Competitor:
         labels = result.annotation.labels(problem.level).astype(object).to_numpy()
         return Answer(labels, result.annotation.confidence(problem.level).to_numpy())
 
-    return Competitor(answer)
+    return Competitor(answer, made_of=models.made_of)
 
 
 def species_of(store: Store) -> str:
