@@ -11,7 +11,7 @@ from lexicell.gene_space.enrichment import neighbour_enrichment, stratified_tail
 from lexicell.gene_space.gene_views import centred, side_by_side, standardised, whitened, without_level
 from lexicell.gene_space.leave_one_out import leave_one_out_auroc, unit_rows
 from lexicell.gene_space.multiple_testing import benjamini_hochberg, empirical_p
-from lexicell.gene_space.probes import probe, stratified_auroc
+from lexicell.gene_space.probes import held_out_scores, probe, resampled_aurocs, stratified_auroc
 from lexicell.neighbors import find_neighbors
 
 
@@ -177,6 +177,11 @@ def test_a_probe_reads_a_linear_class_and_nothing_else(rng: np.random.Generator)
     assert score.auroc > 0.95
     assert score.matched > 0.93
     assert score.positives + score.negatives == 350
+    assert score.low < score.auroc < score.high < score.low + 0.1
+    held_out = held_out_scores(points, planted)
+    asked = planted >= 0
+    np.testing.assert_array_equal(np.isnan(held_out), ~asked)
+    assert score.auroc == pytest.approx(roc_auc_score(planted[asked], held_out[asked]))
     assert 0.35 < probe(points, chance, bins).auroc < 0.65
     assert np.isnan(probe(points, np.r_[np.ones(3), np.zeros(397)].astype(int), bins).auroc)
 
@@ -188,6 +193,19 @@ def test_stratified_auroc(rng: np.random.Generator) -> None:
     strata = np.array([0, 0, 1, 1])
     assert stratified_auroc(np.array([2.0, 1, 3, 4]), np.array([1, 0, 1, 0], bool), strata) == 0.5
     assert np.isnan(stratified_auroc(score, np.ones(60, bool), everywhere))
+
+
+def test_resampled_aurocs_are_those_of_the_genes_drawn(rng: np.random.Generator) -> None:
+    truth = rng.random(700) < 0.5
+    score, strata = np.round(rng.random(700) + 0.2 * truth, 2), rng.integers(0, 3, 700)  # with ties
+    positive, negative = np.flatnonzero(truth), np.flatnonzero(~truth)
+    for bins in (np.zeros(700, np.int64), strata):
+        found = resampled_aurocs(score, truth, bins, np.random.default_rng(1), draws=20)
+        same = np.random.default_rng(1)
+        times = [same.multinomial(len(own), np.full(len(own), 1 / len(own)), size=20) for own in (positive, negative)]
+        for draw in range(20):
+            drawn = np.r_[np.repeat(positive, times[0][draw]), np.repeat(negative, times[1][draw])]
+            assert found[draw] == pytest.approx(stratified_auroc(score[drawn], truth[drawn], bins[drawn]), abs=1e-5)
 
 
 def test_neighbours_of_the_package_fit(rng: np.random.Generator) -> None:

@@ -37,6 +37,12 @@ def tables() -> dict[str, pd.DataFrame]:
         "genes_coherence": pd.DataFrame(
             {"collection": "GO", "method": ["lexicell", "pca"], "sets": 9, "auroc": [0.7, 0.6]}
         ).assign(auroc_matched=0.6, null_auroc=0.5),
+        "genes_coherence_differences": pd.DataFrame(
+            {"collection": "GO", "baseline": "pca", "kind": ["auroc", "auroc_matched"], "difference": 0.1}
+        ).assign(low=0.05, high=0.15),
+        "genes_probes": pd.DataFrame({"task": "receptor", "method": ["lexicell", "pca"], "auroc": [0.8, 0.7]}).assign(
+            low=0.6, high=0.9, auroc_matched=0.7, positives=20, negatives=90
+        ),
         "genes_tissue": genes(12, a="x", b="y", displacement_p=p, displacement_fdr=p).assign(
             displacement_effect=p, displacement_excess=p, rbo_effect=p, rbo_fdr=p
         ),
@@ -77,6 +83,16 @@ def test_every_table_makes_its_section_and_the_page_holds_them() -> None:
     assert "Attention says what the model looked at" in html
     names = [picture.caption for section in page.sections for picture in section.pictures]
     assert all(names)
+
+
+def test_coherence_shows_differences_and_probes_where_they_are() -> None:
+    made = tables()
+    found, _ = sections_of_tables(RunTables("run", tables=made))
+    sets, differences, probes = found["genes_coherence"].tables
+    assert len(differences.rows) == len(probes.rows) == len(sets.rows) == 2
+    del made["genes_probes"], made["genes_coherence_differences"]["low"]
+    found, _ = sections_of_tables(RunTables("run", tables=made))
+    assert len(found["genes_coherence"].tables) == 1
 
 
 @pytest.mark.parametrize("name", [entry.table for entry in ENTRIES])

@@ -9,6 +9,18 @@ from lexicell.reporting.sections import Section, picture, table_of
 
 _FOREMOST = 15
 _MOST_PAIRS = 4
+_COHERENCE_TABLES = (
+    (
+        "genes_coherence_differences",
+        "lexicell less the others: AUROC, with 95% intervals over sets",
+        ("collection", "baseline", "kind", "difference", "low", "high"),
+    ),
+    (
+        "genes_probes",
+        "Probes: classes of genes read by logistic regression, 5-fold, with 95% intervals over genes",
+        ("task", "method", "auroc", "low", "high", "auroc_matched", "positives", "negatives"),
+    ),
+)
 
 
 def map_section(run: RunTables) -> Section | None:
@@ -42,9 +54,13 @@ def coherence_section(run: RunTables) -> Section | None:
         "How far up a set's held-out genes come when all genes are ranked by nearness to the others: mean over sets. "
         "In bins, only genes of alike expression compete; the marks are random sets of alike expression."
     )
-    shown = table_of(table, "Gene sets", columns)
+    tables = [table_of(table, "Gene sets", columns)]
+    for name, title, others in _COHERENCE_TABLES:
+        more = run.table(name, *others)
+        if more is not None:
+            tables.append(table_of(more, title, others))
     drawn = picture(coherence_dots(table), "genes_coherence", caption)
-    return Section("genes-coherence", "Is the gene space biology?", (), (drawn,), (shown,))
+    return Section("genes-coherence", "Is the gene space biology?", (), (drawn,), tuple(tables))
 
 
 def tissue_section(run: RunTables) -> Section | None:

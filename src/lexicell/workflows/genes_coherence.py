@@ -92,8 +92,9 @@ class GenesCoherenceResult:
             heads = ("collection", "less", "AUROC", "difference", "95% from", "to")
             tables.append(Table("lexicell less the others, resampling sets", heads, rows))
         if len(self.probes):
-            rows = _rows(self.probes, "task", ("method", "auroc", "auroc_matched", "positives", "negatives"))
-            heads = ("task", "method", "AUROC", "in bins", "positives", "negatives")
+            columns = ("method", "auroc", "low", "high", "auroc_matched", "positives", "negatives")
+            rows = _rows(self.probes, "task", columns)
+            heads = ("task", "method", "AUROC", "95% from", "to", "in bins", "positives", "negatives")
             tables.append(Table("Probes: logistic regression, 5-fold", heads, rows))
         return tables
 
@@ -186,7 +187,7 @@ def genes_coherence(
     scored = pd.concat(parts, ignore_index=True)
     probed = [
         {"task": task, "method": method, "auroc": s.auroc, "auroc_matched": s.matched, "positives": s.positives}
-        | {"negatives": s.negatives}
+        | {"negatives": s.negatives, "low": s.low, "high": s.high}
         for task, classes in tasks.items()
         for method, points in methods.items()
         for s in [probe(points, classes, bins, seed)]
