@@ -8,8 +8,8 @@ from lexicell.evaluation.baselines import (
     LogisticSettings,
     log_cpm,
     logistic_regression,
-    pca_embedding,
     pca_knn,
+    principal_components,
 )
 from lexicell.labels import LabelTree
 
@@ -61,7 +61,8 @@ def test_unlabelled_cells_are_not_learned_from(cells, method):
 def test_pca_knn_votes_as_label_transfer_does(cells):
     counts, labels = cells
     tree = LabelTree.from_frame(pd.DataFrame({"type": labels}), ["type"])
-    learned, asked = pca_embedding(counts[:200], counts[200:])
+    space = principal_components(counts[:200])
+    learned, asked = (space.transform(log_cpm(part)).astype(np.float32) for part in (counts[:200], counts[200:]))
     codes = tree.encode(pd.DataFrame({"type": labels[:200]}))
     calls = transfer_labels(learned, codes, asked, tree)
     found = pca_knn(counts[:200], labels[:200], counts[200:])

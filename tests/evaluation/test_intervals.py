@@ -69,6 +69,19 @@ def test_groups_are_resampled_whole():
     assert found.loc[0, "low"] < -0.35  # of cells alone, about -.3
 
 
+def test_of_several_baselines_the_best_one_counts(task):
+    always = {
+        "coin": coin,
+        "oracle": oracle,
+        "half": competitor(lambda problem, seed: ["x"] * problem.test_counts.shape[0]),
+    }
+    predictions = run_benchmark([task], always, seeds=(0, 1)).predictions
+    found = paired_intervals(predictions, ("coin", "oracle", "absent"), hit_rate, resamples=50)
+    assert set(found["baseline"]) == {"oracle"}
+    assert set(found["competitor"]) == {"coin", "half"}
+    pd.testing.assert_frame_equal(found, paired_intervals(predictions, "oracle", hit_rate, resamples=50))
+
+
 def test_an_absent_baseline_is_refused(task):
     bench = run_benchmark([task], {"coin": coin})
     with pytest.raises(ValueError, match="baseline: 'oracle' has no predictions for toy, type"):

@@ -51,6 +51,7 @@ def test_every_competitor_labels_every_cell_once_a_seed(task):
     assert scores.loc[("oracle", 0), "accuracy"] == 1
     assert 0.3 < scores.loc[("coin", 1), "accuracy"] < 0.7
     assert (scores["seconds"] >= 0).all()
+    assert scores["fit_seconds"].isna().all()  # nobody told them apart
 
 
 def test_a_missing_prediction_reaches_the_metric_as_minus_one(task):
@@ -127,6 +128,15 @@ def test_the_confidence_is_kept(task):
         return Answer(["x"] * n, np.full(n, 0.5))
 
     assert (run_benchmark([task], {"half": Competitor(half_sure)}).predictions["confidence"] == 0.5).all()
+
+
+def test_times_to_fit_and_to_predict_are_added_up_over_folds(task):
+    def timed(problem: Problem, seed: int) -> Answer:
+        return Answer(["x"] * len(problem.test), seconds=(2.0, 0.5))
+
+    bench = run_benchmark([task], {"timed": Competitor(timed)})
+    (row,) = bench.scores({"accuracy": hit_rate}).to_dict("records")
+    assert (row["fit_seconds"], row["predict_seconds"], row["seconds"]) == (6.0, 1.5, 7.5)
 
 
 def test_paths_end_in_the_level_itself(task):

@@ -41,6 +41,8 @@ def test_lexicell_stands_beside_other_tools_and_embeddings(stores, run, tmp_path
     own = {name for _, name in table.index if name.startswith("run, ")}
     assert own == {"run, knn", "run, linear", "run, probe"}
     assert table["calibration_error"].between(0, 1).all()
+    assert (table[["fit_seconds", "predict_seconds"]] > 0).all().all()
+    np.testing.assert_allclose(table["seconds"], table["fit_seconds"] + table["predict_seconds"])
     assert set(result.scores.loc[result.scores["competitor"] == "centroid_mapping", "seed"]) == {0, 1}
     figures = result.figures()
     assert figures["tasks"][store.name]["type"]["oracle, knn"]["accuracy"] == 1
@@ -126,7 +128,7 @@ def test_a_run_that_was_trained_anew_is_embedded_and_asked_anew(stores, run, tmp
     changed[name].mul_(1.01)  # in place: the network's own
     model.save(folder)
     assert asked() == ["run, knn"] * 2
-    assert len(list((tmp_path / "out" / "embeddings").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "out" / "embeddings").glob("*.npz"))) == 2
 
 
 def test_untrained_models_are_told_apart_by_their_recipe(stores, small, tmp_path):
@@ -153,11 +155,17 @@ def test_learning_curves_from_the_command_line(stores, tmp_path, capsys):
         [
             *("benchmark", "annotate", str(stores[0].path), "--out", str(tmp_path / "out"), "--split", "folds:2"),
             *("--competitors", "logistic_regression,pca_knn", "--labelled", "3,10", "--seeds", "1"),
-            *("--json", str(tmp_path / "figures.json")),
+            *("--json", str(tmp_path / "figures.json"), "--baseline", "best"),
         ]
     )
     assert code == 0
-    tasks = json.loads((tmp_path / "figures.json").read_text())["tasks"]
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["baselines"] == ["logistic_regression", "pca_knn"]
+    tasks = figures["tasks"]
+    for levels in tasks.values():
+        for own in levels.values():
+            best = max(figures["baselines"], key=lambda name: own[name]["macro_f1"])
+            assert own["no model, probe"]["macro_f1_difference"]["baseline"] == best
     assert set(tasks) == {f"{stores[0].name}, {n} a label" for n in (3, 10)}
     who = {"logistic_regression", "pca_knn", "no model, probe"}
     assert all(set(levels["type"]) == who for levels in tasks.values())
@@ -169,6 +177,7 @@ def test_learning_curves_from_the_command_line(stores, tmp_path, capsys):
     [
         ({"entrants": Entrants(methods=("magic",))}, "methods: no 'magic'"),
         ({"entrants": Entrants(competitors=("magic",))}, "competitors: no 'magic'"),
+        ({"baseline": "magic"}, "baseline: no 'magic' among the competitors; there are 'logistic_regression'"),
         ({"seeds": 0}, "seeds: expected at least 1"),
         ({"labelled": [0]}, "labelled: expected numbers of cells from 1 on"),
         ({"entrants": Entrants(embedding=["nowhere.h5ad:X_a"])}, "expected FILE.h5ad:KEY"),

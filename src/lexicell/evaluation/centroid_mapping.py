@@ -9,6 +9,7 @@ most votes is taken, and its share of the votes is the bootstrapping probability
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,10 +57,13 @@ class Mapping:
         (n_cells, n_levels), a column a level.
     probability
         (n_cells, n_levels): share of the votes at the node above (the bootstrapping probability).
+    fit_seconds
+        Time that was spent on the training cells; not on markers, which are chosen at the nodes that cells come to.
     """
 
     labels: pd.DataFrame
     probability: Float32
+    fit_seconds: float = 0.0
 
     @property
     def aggregate_probability(self) -> Float32:
@@ -92,12 +96,13 @@ def map_to_centroids(
     InputError
         When the labels form no tree, or a level has none.
     """
-    settings = settings or MappingSettings()
+    settings, began = settings or MappingSettings(), time.perf_counter()
     levels = tuple(str(name) for name in paths.columns)
     tree = LabelTree.from_frame(paths, levels, "training labels")
     codes = tree.encode(paths)
     whole = (codes >= 0).all(axis=1)
     profiles = ClassProfiles.of(log2_cpm(train[whole]), codes[whole, -1], tree.sizes[-1])
+    fit_seconds = time.perf_counter() - began
     query = log2_cpm(test)
     ancestors = _ancestors(tree)
     called = np.full((test.shape[0], len(levels)), -1, dtype=np.int64)
@@ -117,7 +122,7 @@ def map_to_centroids(
             markers = marker_genes(own, child, settings.markers_per_pair, settings.most_pairs, rng)
             shown = query[cells][:, markers].toarray()
             called[cells, level], votes[cells, level] = _vote(shown, own.mean[:, markers], child, settings, rng)
-    return Mapping(tree.decode(called).set_axis(range(test.shape[0])), votes)
+    return Mapping(tree.decode(called).set_axis(range(test.shape[0])), votes, fit_seconds)
 
 
 def _ancestors(tree: LabelTree) -> list[Int64]:

@@ -11,13 +11,24 @@ import pandas as pd
 from lexicell.evaluation.runner import Score, codes_of
 from lexicell.randomness import generator
 
-COLUMNS = ("task", "level", "competitor", "score", "baseline_score", "difference", "low", "high", "resampled")
+COLUMNS = (
+    "task",
+    "level",
+    "competitor",
+    "baseline",
+    "score",
+    "baseline_score",
+    "difference",
+    "low",
+    "high",
+    "resampled",
+)
 FEWEST_GROUPS = 5  # whole groups are drawn from so many on; draws of fewer are too alike to tell anything
 
 
 def paired_intervals(
     predictions: pd.DataFrame,
-    baseline: str,
+    baseline: str | Sequence[str],
     metric: Score,
     *,
     resamples: int = 1000,
@@ -34,7 +45,8 @@ def paired_intervals(
     predictions
         As in `Benchmark.predictions`.
     baseline
-        The competitor to compare with.
+        The competitor to compare with; of several, the one with the best score on each task and level. (Which that is
+        was then chosen on these very cells, which flatters the baseline.)
     metric
         Score of two code arrays, truth and prediction.
     resamples, confidence, seed
@@ -43,13 +55,14 @@ def paired_intervals(
     Returns
     -------
     DataFrame
-        One row a task, level and competitor: score, baseline_score, difference, low, high, resampled (``cells``
-        or ``groups``). With few groups the interval is rough.
+        One row a task, level and competitor: baseline (its name), score, baseline_score, difference, low, high,
+        resampled (``cells`` or ``groups``). With few groups the interval is rough.
     """
-    rows = []
+    rows, others = [], [baseline] if isinstance(baseline, str) else list(baseline)
     for (task, level), part in predictions.groupby(["task", "level"], sort=False):
-        if baseline not in set(part["competitor"]):
-            raise ValueError(f"baseline: '{baseline}' has no predictions for {task}, {level}.")
+        present = [name for name in others if name in set(part["competitor"])]
+        if not present:
+            raise ValueError(f"baseline: {' or '.join(map(repr, others))} has no predictions for {task}, {level}.")
         tables = {name: _by_seed(own) for name, own in part.groupby("competitor", sort=False)}
         truth, groups = _shared_truth(part)
         coded = {
@@ -57,19 +70,21 @@ def paired_intervals(
         }
         draws = _draws(groups, resamples, generator(seed, "paired bootstrap", str(task), str(level)))
         scores = {name: _resampled(pairs, draws, metric) for name, pairs in coded.items()}
+        best = max(present, key=lambda name: float(scores[name][0]))
         tail = 50 * (1 - confidence)
         for name in tables:
-            if name == baseline:
+            if name == best:
                 continue
-            gap = scores[name] - scores[baseline]
+            gap = scores[name] - scores[best]
             low, high = np.nanpercentile(gap[1:], [tail, 100 - tail])
             rows.append(
                 {
                     "task": task,
                     "level": level,
                     "competitor": name,
+                    "baseline": best,
                     "score": scores[name][0],
-                    "baseline_score": scores[baseline][0],
+                    "baseline_score": scores[best][0],
                     "difference": gap[0],
                     "low": low,
                     "high": high,

@@ -6,6 +6,7 @@ Settings are the tools' own defaults for the case, said beside each.
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,16 +47,18 @@ def celltypist(train: sparse.csr_matrix, labels: Labels, test: sparse.csr_matrix
     reference.var_names = query.var_names = genes
     reference.obs_names, query.obs_names = map(_names, (train.shape[0], test.shape[0]))
     with _quiet("celltypist"):
+        began = time.perf_counter()
         try:
             model = module.train(reference, labels="label")
         except TypeError as error:  # scikit-learn 1.8 took away an option that CellTypist 1.7 sets
             raise InputError(f"CellTypist does not run here ({error}): pip install 'lexicell[benchmark]'") from None
+        fit_seconds = time.perf_counter() - began
         found = module.annotate(query, model=model, majority_voting=False)
     table = found.probability_matrix
     # One against rest: each class has its own probability, which need not add up to one.
     probs = table.to_numpy(np.float32)
     probs /= np.maximum(probs.sum(axis=1, keepdims=True), 1e-12)
-    return Prediction(table.columns.to_numpy(dtype=object), probs)
+    return Prediction(table.columns.to_numpy(dtype=object), probs, fit_seconds)
 
 
 def scanvi(
@@ -100,13 +103,15 @@ def scanvi(
     adata = AnnData(counts, obs=obs)
     scvi.settings.seed = seed
     with _quiet("scvi", "lightning.pytorch"):
+        began = time.perf_counter()
         scvi.model.SCVI.setup_anndata(adata, batch_key="batch", labels_key="label")
         base = scvi.model.SCVI(adata, n_layers=2, n_latent=30, gene_likelihood="nb")
         base.train(max_epochs=SCANVI_EPOCHS, early_stopping=True, enable_progress_bar=False, accelerator="cpu")
         model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category=UNLABELLED, labels_key="label")
         model.train(max_epochs=20, n_samples_per_label=100, enable_progress_bar=False, accelerator="cpu")
+        fit_seconds = time.perf_counter() - began
         table = model.predict(indices=np.arange(train.shape[0], counts.shape[0]), soft=True)
-    return Prediction(table.columns.to_numpy(dtype=object), table.to_numpy(np.float32))
+    return Prediction(table.columns.to_numpy(dtype=object), table.to_numpy(np.float32), fit_seconds)
 
 
 def _names(n: int) -> pd.Index:

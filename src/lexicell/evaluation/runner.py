@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from scipy import sparse
 from lexicell.evaluation.identity import identity
 from lexicell.evaluation.splits import Fold
 
+TIMES = ("fit_seconds", "predict_seconds", "seconds")
 Score = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], float]
 
 
@@ -90,10 +92,13 @@ class Answer:
         A label for each test cell; missing where it abstains.
     confidence
         Probability that the label is right (n_test,), where the competitor gives one.
+    seconds
+        Time to fit and time to predict, where they can be told apart; the runner itself clocks the whole answer.
     """
 
     labels: npt.ArrayLike
     confidence: npt.NDArray[np.floating] | None = None
+    seconds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,25 +135,27 @@ class Benchmark:
         One row a test cell, competitor and seed: task, level, fold, competitor, seed, cell (row of the task),
         group, truth, predicted, confidence.
     times
-        One row a fold, competitor and seed: task, level, fold, competitor, seed, seconds (fit and predict).
+        One row a fold, competitor and seed: task, level, fold, competitor, seed, fit_seconds and predict_seconds (NaN
+        where a competitor does not tell them apart), and seconds, their sum or else the time of the whole answer.
     """
 
     predictions: pd.DataFrame
     times: pd.DataFrame
 
     def scores(self, metrics: Mapping[str, Score]) -> pd.DataFrame:
-        """Return one row a task, level, competitor and seed: each metric over all folds together, and seconds.
+        """Return one row a task, level, competitor and seed: each metric over all folds together, and all `TIMES`.
 
         A metric gets the truth and the predictions as codes of one list of labels, missing as -1. Folds are
         pooled, so that rare labels are judged on all their cells.
         """
         keys = ["task", "level", "competitor", "seed"]
-        seconds = self.times.groupby(keys, sort=False)["seconds"].sum().to_dict()
+        spent = self.times.groupby(keys, sort=False)[list(TIMES)].sum(min_count=1).to_dict("index")
         rows = []
         for key, part in self.predictions.groupby(keys, sort=False):
             truth, guess = codes_of(part["truth"], part["predicted"])
             found = {name: metric(truth, guess) for name, metric in metrics.items()}
-            rows.append({**dict(zip(keys, key, strict=True)), **found, "seconds": float(seconds[key])})
+            about: dict[str, Any] = dict(zip(keys, key, strict=True))
+            rows.append(about | found | {name: float(spent[key][name]) for name in TIMES})
         return pd.DataFrame(rows)
 
 
@@ -198,8 +205,9 @@ def run_benchmark(
                         if report is not None:
                             seconds = table["seconds"].iloc[0]
                             report(f"{task.name}, {task.level}, {fold.name}: {name}, seed {seed}, {seconds:.1f} s")
-                    predictions.append(table.drop(columns="seconds"))
-                    times.append({**about, "seconds": float(table["seconds"].iloc[0])})
+                    predictions.append(table.drop(columns=list(TIMES), errors="ignore"))
+                    spent = table.reindex(columns=list(TIMES)).iloc[0]
+                    times.append({**about, **{name: float(spent[name]) for name in TIMES}})
     return Benchmark(pd.concat(predictions, ignore_index=True), pd.DataFrame(times))
 
 
@@ -209,7 +217,8 @@ def _answer(
     began = time.perf_counter()
     answer = competitor.answer(problem, int(str(about["seed"])))
     predicted = np.asarray(answer.labels, dtype=object)
-    seconds = time.perf_counter() - began
+    fit, predict = answer.seconds or (np.nan, np.nan)
+    seconds = time.perf_counter() - began if np.isnan(fit) else fit + predict
     if predicted.shape != fold.test.shape:
         raise ValueError(
             f"competitor '{about['competitor']}' gave labels of shape {predicted.shape} for the "
@@ -221,7 +230,7 @@ def _answer(
         "truth": task.labels[fold.test],
         "predicted": predicted,
         "confidence": np.nan if answer.confidence is None else answer.confidence,
-        "seconds": seconds,
+        **dict(zip(TIMES, (fit, predict, seconds), strict=True)),
     }
     return pd.DataFrame({**about, **columns})
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,30 +36,36 @@ Float32 = npt.NDArray[np.float32]
 EXTRAS = ("celltypist", "scanvi")  # need packages beside lexicell's own
 
 
-def _named(prediction: Prediction) -> Answer:
-    return Answer(prediction.labels, prediction.probs.max(axis=1))
+def _predicting(predict: Callable[[Problem, int], Prediction], *, seeded: bool = True) -> Competitor:
+    def answer(problem: Problem, seed: int) -> Answer:
+        began = time.perf_counter()
+        found = predict(problem, seed)
+        spent = time.perf_counter() - began
+        return Answer(found.labels, found.probs.max(axis=1), (found.fit_seconds, spent - found.fit_seconds))
+
+    return Competitor(answer, seeded)
 
 
 def _centroid_mapping(problem: Problem, seed: int) -> Answer:
+    began = time.perf_counter()
     found = map_to_centroids(problem.train_counts, problem.train_paths, problem.test_counts, seed)
-    return Answer(found.labels[problem.level].to_numpy(dtype=object), found.aggregate_probability[:, -1])
+    spent = time.perf_counter() - began
+    return Answer(
+        found.labels[problem.level].to_numpy(dtype=object),
+        found.aggregate_probability[:, -1],
+        (found.fit_seconds, spent - found.fit_seconds),
+    )
 
 
 TOOLS: Mapping[str, Competitor] = {
-    "logistic_regression": Competitor.without_seed(
-        lambda p: _named(logistic_regression(p.train_counts, p.train_labels, p.test_counts))
+    "logistic_regression": _predicting(
+        lambda p, _: logistic_regression(p.train_counts, p.train_labels, p.test_counts), seeded=False
     ),
-    "pca_knn": Competitor.without_seed(lambda p: _named(pca_knn(p.train_counts, p.train_labels, p.test_counts))),
-    "linear_svm": Competitor(
-        lambda p, seed: _named(linear_svm(p.train_counts, p.train_labels, p.test_counts, seed)),
-    ),
+    "pca_knn": _predicting(lambda p, _: pca_knn(p.train_counts, p.train_labels, p.test_counts), seeded=False),
+    "linear_svm": _predicting(lambda p, seed: linear_svm(p.train_counts, p.train_labels, p.test_counts, seed)),
     "centroid_mapping": Competitor(_centroid_mapping),
-    "celltypist": Competitor.without_seed(
-        lambda p: _named(celltypist(p.train_counts, p.train_labels, p.test_counts)),
-    ),
-    "scanvi": Competitor(
-        lambda p, seed: _named(scanvi(p.train_counts, p.train_labels, p.test_counts, p.train_groups, seed)),
-    ),
+    "celltypist": _predicting(lambda p, _: celltypist(p.train_counts, p.train_labels, p.test_counts), seeded=False),
+    "scanvi": _predicting(lambda p, seed: scanvi(p.train_counts, p.train_labels, p.test_counts, p.train_groups, seed)),
 }
 
 
@@ -88,11 +96,13 @@ def embedding_competitors(name: str, made_of: str = "") -> dict[str, Competitor]
     """
 
     def linear(problem: Problem) -> Answer:
+        began = time.perf_counter()
         tree, codes = _tree(problem)
         learned, asked = problem.train_embeddings[name], problem.test_embeddings[name]
         centre, spread = learned.mean(axis=0), np.maximum(learned.std(axis=0), 1e-6)
         model = fit_linear_tree((learned - centre) / spread, codes, tree)
-        return _answer(problem, tree, call_labels(tree, model.tables((asked - centre) / spread)))
+        fitted = time.perf_counter()
+        return _answer(problem, tree, call_labels(tree, model.tables((asked - centre) / spread)), began, fitted)
 
     voting = method_competitor(name, KnnMethod(), made_of)
     return {f"{name}, knn": voting, f"{name}, linear": Competitor.without_seed(linear, made_of)}
@@ -114,28 +124,40 @@ def method_competitor(name: str | None, method: KnnMethod | ProbeMethod, made_of
     """
 
     def label(problem: Problem, seed: int) -> Answer:
+        began = time.perf_counter()
         tree, codes = _tree(problem)
         learned, met = (np.empty((len(rows), 0), dtype=np.float32) for rows in (problem.train, problem.test))
         if name is not None:
             learned, met = problem.train_embeddings[name], problem.test_embeddings[name]
         cells = SeenCells(learned, problem.train_counts)
         folds, by_donor = reference_folds(problem.train_groups, codes, seed)
-        fitted: Method
+        chosen: Method
         if isinstance(method, ProbeMethod):
-            fitted, held_out = cross_fit_weighing(method, cells, codes, tree, folds)
+            chosen, held_out = cross_fit_weighing(method, cells, codes, tree, folds)
         else:
-            fitted, held_out = method, cross_fit(method, cells, codes, tree, folds)
+            chosen, held_out = method, cross_fit(method, cells, codes, tree, folds)
         report = judge(tree, held_out, codes, problem.train_groups, by_donor=by_donor)
-        asked = SeenCells(met, problem.test_counts)
-        tables = fitted.fit(cells, codes, tree).tables(asked)
-        return _answer(problem, tree, final_calls(tree, tables, report))
+        labeller = chosen.fit(cells, codes, tree)
+        fitted = time.perf_counter()
+        calls = final_calls(tree, labeller.tables(SeenCells(met, problem.test_counts)), report)
+        return _answer(problem, tree, calls, began, fitted)
 
     return Competitor(label, made_of=f"{made_of} {method}")
 
 
-def _answer(problem: Problem, tree: LabelTree, calls: Calls) -> Answer:
+def with_embedding_time(answer: Answer, problem: Problem, seconds_a_cell: float) -> Answer:
+    """Return an answer whose times also count the embedding of its cells, which was made beforehand."""
+    if answer.seconds is None:
+        return answer
+    cells = len(problem.train), len(problem.test)
+    fit, predict = (spent + n * seconds_a_cell for spent, n in zip(answer.seconds, cells, strict=True))
+    return replace(answer, seconds=(fit, predict))
+
+
+def _answer(problem: Problem, tree: LabelTree, calls: Calls, began: float, fitted: float) -> Answer:
     place = tree.levels.index(problem.level)
-    return Answer(tree.decode(calls.codes)[problem.level].to_numpy(dtype=object), calls.probs[:, place])
+    labels = tree.decode(calls.codes)[problem.level].to_numpy(dtype=object)
+    return Answer(labels, calls.probs[:, place], (fitted - began, time.perf_counter() - fitted))
 
 
 def _tree(problem: Problem) -> tuple[LabelTree, npt.NDArray[np.int64]]:
@@ -150,7 +172,22 @@ def model_identity(model: CellModel) -> str:
     return identity(json.dumps(model.spec.to_dict()), *(name for name, _ in weights), *arrays)
 
 
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Cells as a model sees them, and what that took."""
+
+    values: Float32
+    """(n_cells, width)."""
+    seconds_a_cell: float
+    """Time to embed one."""
+
+
 def embed_store(model: CellModel, store: Store, keep: Path, *, progress: bool = False) -> Float32:
+    """Return a model's embedding of all cells of a store; parameters as of `embed_timed`."""
+    return embed_timed(model, store, keep, progress=progress).values
+
+
+def embed_timed(model: CellModel, store: Store, keep: Path, *, progress: bool = False) -> Embedded:
     """Return a model's embedding of all cells of a store, from a file where it was made before.
 
     Parameters
@@ -160,22 +197,23 @@ def embed_store(model: CellModel, store: Store, keep: Path, *, progress: bool = 
     store
         Cells.
     keep
-        File (.npy) to read it from, or to write it to; to its name is added what tells this model and these cells from
+        File to read it from, or to write it to (.npz); to its name is added what tells this model and these cells from
         others.
     progress
         Show a progress bar.
     """
-    keep = keep.with_name(f"{keep.stem}-{identity(model_identity(model), store.fingerprint)}.npy")
-    if keep.is_file():
-        kept: Float32 = np.load(keep)
-        return kept
-    parts = store_queries(store, np.arange(store.n_cells), model.lexicon)
-    embedding = np.concatenate([model.embed(part, progress=progress) for part in parts])
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    part = keep.with_name(f".{keep.name}.part.npy")
-    np.save(part, embedding)
-    part.replace(keep)
-    return embedding
+    keep = keep.with_name(f"{keep.stem}-{identity(model_identity(model), store.fingerprint)}.npz")
+    if not keep.is_file():
+        began = time.perf_counter()
+        parts = store_queries(store, np.arange(store.n_cells), model.lexicon)
+        values = np.concatenate([model.embed(part, progress=progress) for part in parts])
+        seconds = (time.perf_counter() - began) / store.n_cells
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        part = keep.with_name(f".{keep.name}.part.npz")
+        np.savez(part, values=values, seconds_a_cell=seconds)
+        part.replace(keep)
+    with np.load(keep) as kept:
+        return Embedded(kept["values"], float(kept["seconds_a_cell"]))
 
 
 def read_embedding(text: str, store: Store) -> tuple[str, Float32]:

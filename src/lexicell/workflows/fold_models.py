@@ -20,13 +20,12 @@ from lexicell.training.recipe import load_recipe
 from lexicell.training.run_folder import RUN, read_json
 from lexicell.training.start import FromScratch, baseline_of
 from lexicell.workflows.annotate import annotate
-from lexicell.workflows.benchmark_competitors import embed_store
+from lexicell.workflows.benchmark_competitors import Embedded, embed_timed
 from lexicell.workflows.benchmark_tasks import shared_genes
 from lexicell.workflows.prepare import prepare
 from lexicell.workflows.pretrain import pretrain
 
 Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 _LABEL_FREE: dict[str, object] = {"objectives.labels": 0.0}
 
@@ -99,10 +98,10 @@ class FoldModels:
             self._models[run] = CellModel.load(run)
         return self._models[run]
 
-    def embedding(self, problem: Problem, seed: int) -> Float32:
+    def embedding(self, problem: Problem, seed: int) -> Embedded:
         """Return the embedding of all cells of the store by the fold's model."""
         run = self._run(problem, seed)
-        return embed_store(self.model(problem, seed), self.store, run.with_name(f"{run.name}.npy"))
+        return embed_timed(self.model(problem, seed), self.store, run.with_name(f"{run.name}.npz"))
 
     def _cells(self, problem: Problem) -> str:
         cells = identity(self.store.fingerprint, problem.pool)
@@ -147,7 +146,8 @@ def finetune_competitor(models: ModelOfFold, store: Store) -> Competitor:
             progress=False,
         )
         labels = result.annotation.labels(problem.level).astype(object).to_numpy()
-        return Answer(labels, result.annotation.confidence(problem.level).to_numpy())
+        seconds = result.seconds["reference"], result.seconds["query"]
+        return Answer(labels, result.annotation.confidence(problem.level).to_numpy(), seconds)
 
     return Competitor(answer, made_of=models.made_of)
 

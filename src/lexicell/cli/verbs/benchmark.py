@@ -18,6 +18,7 @@ def benchmark_annotate(
     labelled: tuple[int, ...] = (),
     min_cells: int = 1,
     seeds: int = 3,
+    baseline: str | None = None,
 ) -> Result:
     """Annotate the same held-out cells with lexicell, other tools and other embeddings; print who does best.
 
@@ -42,6 +43,9 @@ def benchmark_annotate(
         Labels with fewer cells are left out.
     seeds
         Number of seeds, for competitors that draw anything.
+    baseline
+        Whom the others are compared with, by paired intervals: a competitor, or best: of each task and level the best
+        one of the other tools and embeddings. Default: logistic_regression, where it takes part.
     """
     from lexicell.workflows.benchmark_annotate import benchmark_annotate
 
@@ -54,4 +58,5 @@ def benchmark_annotate(
         labelled=labelled,
         min_cells=min_cells,
         seeds=seeds,
+        baseline=baseline,
     )
