@@ -158,3 +158,11 @@ def test_ancestors_are_filled_in_and_contradictions_named(obs):
     assert tree.complete(np.array([[-1, 2], [0, -1]])).tolist() == [[1, 2], [0, -1]]
     with pytest.raises(InputError, match="'Sst' under 'glia' instead of 'neuron'"):
         tree.complete(np.array([[0, 2]]))
+
+
+def test_a_level_can_be_left_out_between_others():
+    obs = pd.DataFrame({"class": ["n", "n", "g"], "subclass": ["exc", "inh", "astro"], "type": ["e1", "i1", "a1"]})
+    tree = LabelTree.from_frame(obs, ["class", "subclass", "type"])
+    assert tree.keep(["type", "class"]) == LabelTree.from_frame(obs, ["class", "type"])
+    assert tree.keep(["subclass", "type"]) == LabelTree.from_frame(obs, ["subclass", "type"])
+    assert tree.keep(["class"]) == LabelTree.from_frame(obs, ["class"])

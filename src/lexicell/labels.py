@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -157,6 +158,19 @@ class LabelTree:
     def sizes(self) -> tuple[int, ...]:
         """Number of labels on each level."""
         return tuple(len(labels) for labels in self.names)
+
+    def keep(self, levels: Sequence[str]) -> LabelTree:
+        """Return the tree of some of its levels, in its own order: a label's parent is the one above that is left."""
+        kept = [place for place, level in enumerate(self.levels) if level in levels]
+        parents = [np.empty(0, dtype=np.int64)]
+        for above, place in pairwise(kept):
+            codes = np.arange(self.sizes[place])
+            for between in range(place, above, -1):
+                codes = self.parents[between][codes]
+            parents.append(codes)
+        return LabelTree(
+            tuple(self.levels[place] for place in kept), tuple(self.names[place] for place in kept), tuple(parents)
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LabelTree):

@@ -76,8 +76,8 @@ def test_csv_has_the_layout_of_mapmycells(annotation, tmp_path):
         "runner_up_label",
         "runner_up_probability",
     ]
-    assert list(table) == [f"{level}_{end}" for level in ("class", "type") for end in ends]
-    assert table.loc["c2", "type_label"] == table.loc["c2", "type_name"] == "exc"
+    assert [name for name in table if name != "type_alias"] == [f"{n}_{end}" for n in ("class", "type") for end in ends]
+    assert table.loc["c2", "type_label"] == table.loc["c2", "type_name"] == table.loc["c2", "type_alias"] == "exc"
     assert table.loc["c2", "class_aggregate_probability"] == 0.8
     assert table.loc["c2", "type_aggregate_probability"] == pytest.approx(0.8 * 0.5 / 0.8)
     assert table.loc["c2", "type_bootstrapping_probability"] == pytest.approx(0.625)
@@ -94,15 +94,21 @@ def test_json_has_the_layout_of_mapmycells(annotation, tmp_path):
         "assignment": "exc",
         "bootstrapping_probability": 0.625,
         "aggregate_probability": 0.5,
+        "avg_correlation": None,
         "directly_assigned": True,
         "runner_up_assignment": ["inh"],
+        "runner_up_correlation": [None],
         "runner_up_probability": [0.3],
     }
     assert read["results"][0]["type"]["assignment"] is None
     assert read["results"][2]["class"]["runner_up_assignment"] == []
-    assert read["results"][0]["unknown"] == 0.25
+    assert read["unknown"] == [0.25, 0.5, 1.0]
+    names = read["taxonomy_tree"].pop("name_mapper")
+    assert names["class"]["glia"] == {"name": "glia"}
+    assert names["type"]["exc"] == {"name": "exc", "alias": "exc"}
     assert read["taxonomy_tree"] == {
         "hierarchy": ["class", "type"],
+        "hierarchy_mapper": {"class": "class", "type": "type"},
         "class": {"glia": ["astro"], "neuron": ["exc", "inh"]},
         "type": {"astro": [], "exc": [], "inh": []},
     }

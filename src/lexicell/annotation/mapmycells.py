@@ -1,11 +1,16 @@
 """An annotation in the file layout of MapMyCells (the Allen Institute's cell_type_mapper), for notebooks that read it.
 
 - CSV: lines that start with ``#`` (name of the JSON file, levels as a JSON list twice, how it was made), then one row a
-  cell: ``cell_id``, and per level ``LEVEL_label``, ``LEVEL_name``, ``LEVEL_bootstrapping_probability``,
-  ``LEVEL_aggregate_probability``, ``LEVEL_runner_up_label``, ``LEVEL_runner_up_probability``.
+  cell: ``cell_id``, and per level ``LEVEL_label``, ``LEVEL_name`` (the finest has ``LEVEL_alias``, too),
+  ``LEVEL_bootstrapping_probability``, ``LEVEL_aggregate_probability``, ``LEVEL_runner_up_label``,
+  ``LEVEL_runner_up_probability``; ``unknown``. Text is quoted where any holds a ``#``, which readers would else take
+  for the beginning of a comment.
 - JSON: ``results`` (a list of one object a cell: ``cell_id``, and per level ``assignment``,
-  ``bootstrapping_probability``, ``aggregate_probability``, ``directly_assigned``, ``runner_up_assignment`` and
-  ``runner_up_probability`` as lists), ``taxonomy_tree``, ``config``, ``log``, ``marker_genes`` (empty: none are used).
+  ``bootstrapping_probability``, ``aggregate_probability``, ``avg_correlation``, ``directly_assigned``, and as lists
+  ``runner_up_assignment``, ``runner_up_correlation`` and ``runner_up_probability``; nothing else, since readers take
+  every other key for a level), ``taxonomy_tree`` of the levels reported, with ``hierarchy_mapper`` and ``name_mapper``,
+  ``config``, ``metadata``, ``log``, ``marker_genes`` (empty: none are used), ``unknown`` (scores in the order of
+  ``results``). Correlations are null: there are none.
 
 ``bootstrapping_probability`` holds P(label | parent), which is what the share of bootstrap iterations stands for
 there; ``aggregate_probability`` holds P(label), its product down the tree. The runner-up is the next most probable
@@ -14,11 +19,13 @@ label of the level under any parent, with P(runner-up). Where no label was given
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +73,8 @@ def write_csv(
         f"# algorithm: '{settings.get('method', 'unknown')}'; codebase: lexicell; version: {version('lexicell')}",
     ]
     given = conditional(calls)
+    hashed = any("#" in str(text) for text in chain(cells, *names.values()))
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if hashed else csv.QUOTE_MINIMAL
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write("".join(f"{line}\n" for line in head))
         for start in range(0, max(len(cells), 1), _CELLS_AT_ONCE):
@@ -74,6 +83,8 @@ def write_csv(
             for place, (level, labels) in enumerate(names.items()):
                 label = _names(labels, calls.codes[rows, place])
                 table[f"{level}_label"] = table[f"{level}_name"] = label
+                if place + 1 == len(names):
+                    table[f"{level}_alias"] = label
                 table[f"{level}_bootstrapping_probability"] = given[rows, place]
                 table[f"{level}_aggregate_probability"] = calls.probs[rows, place]
                 table[f"{level}_runner_up_label"] = _names(labels, calls.runners_up[rows, place])
@@ -81,7 +92,7 @@ def write_csv(
             if unknown is not None:
                 table["unknown"] = unknown[rows]
             frame = pd.DataFrame(table, index=pd.Index(cells[rows], name="cell_id"))
-            frame.to_csv(file, float_format="%.4f", lineterminator="\n", header=start == 0)
+            frame.to_csv(file, float_format="%.4f", lineterminator="\n", header=start == 0, quoting=quoting)
 
 
 def write_json(
@@ -102,26 +113,35 @@ def write_json(
             one: dict[str, Any] = {"cell_id": str(cell)}
             for place, level in enumerate(levels):
                 second = names[place][calls.runners_up[row, place]]
+                seconds = [] if second is None else [second]
                 one[level] = {
                     "assignment": names[place][calls.codes[row, place]],
                     "bootstrapping_probability": round(float(given[row, place]), 4),
                     "aggregate_probability": round(float(calls.probs[row, place]), 4),
+                    "avg_correlation": None,
                     "directly_assigned": True,
-                    "runner_up_assignment": [] if second is None else [second],
-                    "runner_up_probability": []
-                    if second is None
-                    else [round(float(calls.runner_up_probs[row, place]), 4)],
+                    "runner_up_assignment": seconds,
+                    "runner_up_correlation": [None for _ in seconds],
+                    "runner_up_probability": [round(float(calls.runner_up_probs[row, place]), 4) for _ in seconds],
                 }
-            if unknown is not None:
-                one["unknown"] = round(float(unknown[row]), 4)
             file.write(("\n" if row == 0 else ",\n") + json.dumps(one))
-        rest = {"taxonomy_tree": taxonomy(tree), "config": dict(settings), "log": [], "marker_genes": {}}
+        rest: dict[str, Any] = {"taxonomy_tree": taxonomy(tree.keep(levels)), "config": dict(settings)}
+        rest |= {"metadata": {"codebase": "lexicell", "version": version("lexicell")}, "log": [], "marker_genes": {}}
+        if unknown is not None:
+            rest["unknown"] = [round(float(score), 4) for score in unknown]
         file.write("\n],\n" + json.dumps(rest)[1:] + "\n")
 
 
 def taxonomy(tree: LabelTree) -> dict[str, Any]:
-    """Return the tree as cell_type_mapper writes it: the hierarchy, and per level each label's children."""
-    found: dict[str, Any] = {"hierarchy": list(tree.levels)}
+    """Return the tree as cell_type_mapper writes it: the hierarchy, names, and per level each label's children."""
+    names = {level: {label: {"name": label} for label in tree.names[place]} for place, level in enumerate(tree.levels)}
+    for label, named in names[tree.levels[-1]].items():
+        named["alias"] = label
+    found: dict[str, Any] = {
+        "hierarchy": list(tree.levels),
+        "hierarchy_mapper": {level: level for level in tree.levels},
+        "name_mapper": names,
+    }
     for place, level in enumerate(tree.levels):
         if place + 1 == len(tree.levels):
             found[level] = {label: [] for label in tree.names[place]}
