@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csc_matrix
 
@@ -8,7 +9,7 @@ from lexicell.datasets.simulate import Simulation, SimulationConfig, simulate
 from lexicell.errors import InputError
 from lexicell.evaluation.baselines import log_cpm
 from lexicell.gene_space.coupled_genes import gene_cost, match_genes
-from lexicell.gene_space.coupling import Coupling, CouplingConfig, couple_species, transfer, transport
+from lexicell.gene_space.coupling import Coupling, CouplingConfig, couple_species, place_cells, transfer, transport
 
 CONFIG = CouplingConfig(groups=16, genes=200, held_out_genes=100, starts=8, groupings=2, steps=10)
 FIRST, SECOND = "simulus_albus", "simulus_niger"
@@ -130,3 +131,19 @@ def test_too_few_cells_are_refused() -> None:
         couple_species(csc_matrix(np.ones((30, 30))), csc_matrix(np.ones((10, 30))))
     with pytest.raises(InputError, match="2 or more groups"):
         CouplingConfig(groups=1)
+
+
+def test_cells_are_placed_in_the_groups_they_were_grouped_in(simulation: Simulation, couplings: list[Coupling]) -> None:
+    second = logs_of(simulation, SECOND)
+    types = simulation.cells[SECOND].obs["type"].to_numpy(str)
+    for coupling in couplings:
+        group = coupling.second.group
+        placed = place_cells(second, coupling.second)
+        kind = np.array([pd.Series(types[group == g]).mode()[0] for g in range(len(coupling.second.share))])
+        assert (kind[placed] == kind[group]).mean() > 0.9  # groups of one type are hard to tell apart, types are not
+    labels = np.unique(simulation.cells[FIRST].obs["type"].to_numpy(str), return_inverse=True)[1]
+    own = transfer(couplings, labels, labels.max() + 1)
+    groups = [coupling.second.group[:7] for coupling in couplings]
+    part = transfer(couplings, labels, labels.max() + 1, groups)
+    np.testing.assert_array_equal(part[0], own[0][:7])
+    np.testing.assert_array_equal(part[1], own[1][:7])

@@ -37,7 +37,9 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 FEWEST = 20  # cells, and genes, of a species that can be coupled
+FEW_CELLS = 600  # below so many, simulated species were often coupled wholly wrongly
 _SINKHORN_STEPS = 60
+_PLACED_BY = 1000  # genes by which cells are placed in groups
 _SAME = 1e-3  # scores nearer than this are taken for one optimum
 
 
@@ -367,7 +369,9 @@ def couple_species(
     return max(adopted, key=lambda couplings: sum(coupling.score for coupling in couplings))
 
 
-def transfer(couplings: list[Coupling], labels: Int64, n_labels: int) -> tuple[Float32, Float32]:
+def transfer(
+    couplings: list[Coupling], labels: Int64, n_labels: int, groups: list[Int64] | None = None
+) -> tuple[Float32, Float32]:
     """Carry labels of the first species' cells over to the second's.
 
     Parameters
@@ -378,23 +382,54 @@ def transfer(couplings: list[Coupling], labels: Int64, n_labels: int) -> tuple[F
         (n_cells of first,) labels, -1 for unknown.
     n_labels
         Number of labels.
+    groups
+        Each coupling's groups of the second species to which the cells asked for belong (`place_cells`), (n_asked,)
+        each. Default: the cells that were coupled.
 
     Returns
     -------
     probabilities
-        (n_cells of second, n_labels), the mean over groupings; they sum to 1 where any label is known.
+        (n_asked, n_labels), the mean over groupings; they sum to 1 where any label is known.
     unmatched
-        (n_cells of second,) the part of their groups' mass that found no partner: high for types that the
-        first species lacks.
+        (n_asked,) the part of their groups' mass that found no partner: high for types that the first species
+        lacks.
     """
     known = labels >= 0
-    n_second = len(couplings[0].second.group)
-    total, unmatched = np.zeros((n_second, n_labels), np.float32), np.zeros(n_second, np.float32)
-    for coupling in couplings:
+    groups = [coupling.second.group for coupling in couplings] if groups is None else groups
+    n_asked = len(groups[0])
+    total, unmatched = np.zeros((n_asked, n_labels), np.float32), np.zeros(n_asked, np.float32)
+    for coupling, group in zip(couplings, groups, strict=True):
         counts = np.zeros((len(coupling.first.share), n_labels))
         np.add.at(counts, (coupling.first.group[known], labels[known]), 1.0)
         votes: Float64 = coupling.plan.T @ (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
         votes /= np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
-        total += votes[coupling.second.group].astype(np.float32) / len(couplings)
-        unmatched += ((1 - coupling.matched()) / len(couplings)).astype(np.float32)[coupling.second.group]
+        total += votes[group].astype(np.float32) / len(couplings)
+        unmatched += ((1 - coupling.matched()) / len(couplings)).astype(np.float32)[group]
     return total, unmatched
+
+
+def place_cells(expression: csc_matrix, side: GroupedCells) -> Int64:
+    """Return the group that each cell is most like, for cells that were not grouped themselves.
+
+    Parameters
+    ----------
+    expression
+        log(1 + counts per 10,000), (n_cells, n_genes), over the genes that the species was grouped with.
+    side
+        The groups.
+
+    Returns
+    -------
+    ndarray, (n_cells,)
+        By correlation with groups' mean log-CPM over the genes that differ most among groups, each gene less its mean
+        over groups.
+    """
+    means = np.exp(side.logs)
+    usual = side.share @ means
+    chosen = np.argsort(-(side.share @ (side.logs - side.share @ side.logs) ** 2), kind="stable")[:_PLACED_BY]
+    groups = (means - usual)[:, chosen]
+    groups /= np.maximum(np.linalg.norm(groups, axis=1, keepdims=True), 1e-9)
+    # A cell's own length does not change which group is nearest.
+    likeness = expression[:, chosen] @ groups.T - usual[chosen] @ groups.T
+    place: Int64 = np.asarray(likeness).argmax(axis=1).astype(np.int64)
+    return place

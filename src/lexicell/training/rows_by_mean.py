@@ -1,6 +1,7 @@
 """Rows for new genes where the old cells are not there: all that a model itself tells of old genes is their mean.
 
-Far weaker than `lexicell.training.species_rows`, which looks at whole profiles: for want of anything better.
+Far weaker than `lexicell.training.species_rows`, which looks at whole profiles: for want of anything better. Genes of
+a species that the model knows need no old cell, where the new cells measured old genes as well.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
 from lexicell.data.cells import CellCollection
+from lexicell.gene_space.coupling import FEWEST
 from lexicell.neighbors import find_neighbors
 from lexicell.randomness import generator
 from lexicell.training.gene_rows import cells_of_genes, log_cpm
+from lexicell.training.rows_by_coexpression import match_by_coexpression
 from lexicell.training.species_rows import NewGeneRows
 
 Int64 = npt.NDArray[np.int64]
@@ -30,6 +33,8 @@ def rows_by_mean(
     seed: int = 0,
 ) -> NewGeneRows:
     """Set each new row to the mean of the old rows whose mean expression has the nearest rank within its species.
+
+    New genes of a known species are placed by co-expression with the old genes that the new cells measured.
 
     Parameters
     ----------
@@ -62,15 +67,23 @@ def rows_by_mean(
         if genes[-1] < n_old or not len(cells):
             continue
         measured = np.unique(np.concatenate([collection.panels[p] for p in np.unique(collection.panel[cells])]))
-        mean = np.asarray(log_cpm(collection, cells, measured).mean(axis=0)).ravel()
+        expression = log_cpm(collection, cells, measured)
+        mean = np.asarray(expression.mean(axis=0)).ravel()
         is_new = measured >= n_old
         own = measured[is_new] - n_old
         usual[own] = mean[is_new]
-        found = find_neighbors(place[:, None], _ranks(mean)[is_new][:, None], k=k, metric="euclidean")
-        entries = (np.repeat(own, k), old_genes[found.indices].ravel())
-        weights += csr_matrix((np.full(len(own) * k, 1 / k, np.float32), entries), shape=(n_new, n_old))
+        shared = np.flatnonzero(~is_new)
+        if min(len(shared), len(cells)) >= FEWEST:
+            matched = match_by_coexpression(expression, shared, k=neighbors, seed=seed)
+            nearest, shares = measured[shared][matched.genes[is_new]], matched.weights[is_new]
+            confidence[own] = (shares**2).sum(axis=1)
+        else:
+            found = find_neighbors(place[:, None], _ranks(mean)[is_new][:, None], k=k, metric="euclidean")
+            nearest, shares = old_genes[found.indices], np.full(found.indices.shape, 1 / k, np.float32)
+            confidence[own] = 1 / (1 + found.distances.mean(axis=1) * len(place) / k)
+        entries = (np.repeat(own, nearest.shape[1]), nearest.ravel())
+        weights += csr_matrix((shares.ravel(), entries), shape=(n_new, n_old))
         rows[own] = (weights @ old_rows)[own]
-        confidence[own] = 1 / (1 + found.distances.mean(axis=1) * len(place) / k)
     return NewGeneRows(rows, usual, weights, confidence)
 
 
