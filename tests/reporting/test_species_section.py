@@ -31,8 +31,12 @@ def test_a_run_without_an_extension_has_no_such_section(made_up_run: Path) -> No
 
 
 def test_steps_notes_genes_and_pictures_are_shown(made_up_run: Path) -> None:
-    section = species_section(read_run(joined(made_up_run)))
+    labels = pd.DataFrame({"cell": list("abcd"), "type": "alpha", "type_prob": 1.0, "unknown": [0.1, 0.9, 0.2, 0.3]})
+    joined(made_up_run)
+    labels.to_csv(made_up_run / "report" / "species_labels.csv", index=False)
+    section = species_section(read_run(made_up_run))
     assert section is not None
+    assert any("all 4 new cells" in text and "of 25% of them" in text for text in section.text)
     (table,) = section.tables
     assert table.columns == ("figure", "rows set", "after")
     assert table.rows == (("new species: count skill", -0.1, 0.05), ("orthologs: AUC", None, 0.8))

@@ -147,7 +147,33 @@ def test_figures_hold_what_they_should(extended: ExtendResult) -> None:
     assert set(figures["steps"]) == {"rows", "phase1", "phase2"}
     assert figures["steps"]["rows"]["old_species"] == figures["steps"]["phase1"]["old_species"]
     assert {"lost", "before", "after"} <= set(figures["forgetting"])
-    assert [table.title for table in extended.tables()] == ["Extension", "New species, and what the old ones lost"]
+    titles = ["Extension", "Labels of matched groups", "New species, and what the old ones lost"]
+    assert [table.title for table in extended.tables()] == titles
+
+
+def test_the_coupling_labels_every_new_cell(extended: ExtendResult, folder: Path) -> None:
+    table = pd.read_parquet(extended.run / "report" / "species_labels.parquet")
+    store = Store.open(folder / NEW)
+    assert list(table.columns) == ["cell", "source", "species", "class", "class_prob", "type", "type_prob", "unknown"]
+    assert table["cell"].tolist() == store.obs.index.tolist()  # held-out cells too
+    assert set(table["species"]) == {NEW}
+    assert set(table["type"].dropna()) <= set(Store.open(folder / OLD).obs["type"])
+    for column in ("class_prob", "type_prob", "unknown"):
+        assert table[column].between(0, 1 + 1e-6).all()
+    assert (table["type_prob"] <= table["class_prob"] + 1e-6).all()
+    text = pd.read_csv(extended.run / "report" / "species_labels.csv")
+    pd.testing.assert_series_equal(text["cell"].astype(str), table["cell"].astype(str), check_dtype=False)
+    figures = json.loads(json.dumps(extended.figures()))["coupled_labels"]
+    assert figures["cells"] == store.n_cells
+    scores = figures["levels"]["type"]
+    assert scores["new_types"] == ["T2.2"]
+    shared = store.obs["type"].astype(str).to_numpy() != "T2.2"
+    right = table["type"].to_numpy()[shared] == store.obs["type"].astype(str).to_numpy()[shared]
+    assert scores["accuracy"] == pytest.approx(right.mean())
+    assert set(scores["unknown"]) == {"unmatched", "unsure"}
+    assert any("fewer than 600 of either" in note for note in extended.notes)
+    notes = pd.read_csv(extended.run / "report" / "extension_notes.csv")["note"]
+    assert notes.str.contains("fewer than 600 of either").any()
 
 
 def test_shared_types_alone_are_scored(extended: ExtendResult, folder: Path) -> None:
@@ -310,6 +336,7 @@ def test_without_the_old_stores(extended: ExtendResult, folder: Path, tmp_path: 
         extend(run, folder / NEW, tmp_path / "a", replay=folder / NEW, progress=False)
     assert not (tmp_path / "a").exists()
     alone = extend(run, folder / NEW, tmp_path / "alone", no_replay=True, overrides=SHORT, progress=False)
+    assert any("without the old stores nobody can tell" in note for note in alone.notes)
     assert "old_species" not in alone.figures()["steps"]["phase2"]
     assert load_recipe(alone.run / "recipe.yaml").objectives.labels == 0  # nothing to train the head on
     head = [load_model(path)[0].label_head.out.weight for path in (run, alone.run)]
@@ -374,7 +401,7 @@ def test_a_far_depth_and_another_protocol_are_told(folder: Path, simulation: Sim
     found = extend(run, store, tmp_path / "out", overrides=shortest, progress=False)
     notes = " ".join(found.notes)
     assert "counts in the median" in notes
-    assert "measured by 10x nuclei, the old stores by 10x cells" in notes
+    assert "measured by 10x nuclei, the old cells by 10x cells" in notes
     assert load_model(found.run)[1].covariates["assay"] == ("10x cells", "10x nuclei")
 
 
@@ -382,3 +409,99 @@ def pretrain_with_assay(folder: Path, simulation: Simulation, tmp_path: Path) ->
     store = prepared(simulation.cells[OLD], OLD, tmp_path / "cells", assay={"value": "10x cells"})
     recipe = load_recipe(folder / "run" / "recipe.yaml", {"trainer.max_steps": 2})
     return pretrain(recipe, store, tmp_path / "run", progress=False).run
+
+
+SHORTEST = SHORT | {"phase1.steps": 1, "phase2.steps": 1}
+
+
+@pytest.mark.usefixtures("no_report")
+def test_labels_true_learns_from_some_cells_and_scores_on_the_others(
+    folder: Path, simulation: Simulation, tmp_path: Path
+) -> None:
+    adata = simulation.cells[NEW].copy()
+    truth = adata.obs["type"].astype(str).to_numpy()
+    known = np.zeros(adata.n_obs, bool)
+    for name in set(truth) - {"T2.2"}:
+        known[np.flatnonzero(truth == name)[:5]] = True
+    for level in ("class", "type"):
+        adata.obs[level] = np.where(known, adata.obs[level].astype(str), None)
+    store = prepared(adata, NEW, tmp_path / "some")
+    found = extend(
+        folder / "run",
+        store,
+        tmp_path / "out",
+        truth_levels="type",
+        overrides=SHORTEST | {"labels": True},
+        progress=False,
+    )
+    assert found.finished
+    assert load_recipe(found.run / "recipe.yaml").objectives.labels > 0
+    head = [load_model(path)[0].label_head.out.weight for path in (folder / "run", found.run)]
+    assert not torch.equal(*head)
+    recipe = load_recipe(found.run / "recipe.yaml")
+    cells = run_cells(found.run, recipe, [Store.open(folder / OLD), Store.open(store)])
+    n_old = Store.open(folder / OLD).n_cells
+    assert (cells.collection.labels[n_old:, 0] >= 0).sum() == known.sum()
+    learned = np.isin(n_old + np.flatnonzero(known), cells.training_cells).sum()
+    scores = found.figures()["coupled_labels"]["levels"]["type"]
+    assert scores["cells"] == known.sum() - learned  # all others have no known truth here
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("method", ["symbols", "profile"])
+def test_rows_by_symbols_and_by_profile(folder: Path, simulation: Simulation, tmp_path: Path, method: str) -> None:
+    adata = simulation.cells[NEW].copy()
+    pairs = simulation.orthologs[:60]
+    symbols = adata.var["symbol"].astype(str).to_numpy(dtype=object)
+    old = simulation.cells[OLD].var["symbol"].astype(str)
+    symbols[adata.var_names.get_indexer(pairs["gene_b"])] = old[pairs["gene_a"]].str.lower().to_numpy()
+    adata.var["symbol"] = symbols
+    store = prepared(adata, NEW, tmp_path / "named")
+    overrides = SHORTEST | {"rows.method": method}
+    found = extend(folder / "run", store, tmp_path / "out", truth_levels="type", overrides=overrides, progress=False)
+    assert found.finished
+    assert found.facts["recipe"]["rows"]["method"] == method
+    assert ("coupled_labels" in found.figures()) == (method == "symbols")
+    assert (found.run / "report" / "species_labels.csv").is_file() == (method == "symbols")
+    confidence = np.load(found.run / "match_confidence.npy")
+    assert confidence.max() == pytest.approx(1 if method == "symbols" else 1 / 15)
+    assert (confidence > 0.999).sum() >= (60 if method == "symbols" else 0)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_disjoint_panel_of_a_known_species_is_accepted_on_request(
+    folder: Path, simulation: Simulation, tmp_path: Path
+) -> None:
+    adata = simulation.cells[OLD].copy()
+    adata.var_names = [f"Other{place}" for place in range(adata.n_vars)]
+    adata.var = adata.var[[]]
+    store = prepared(adata, OLD, tmp_path / "panel")
+    with pytest.raises(InputError, match="--disjoint-panels"):
+        extend(folder / "run", store, tmp_path / "out", overrides=SHORTEST, progress=False)
+    found = extend(folder / "run", store, tmp_path / "out", disjoint_panels=True, overrides=SHORTEST, progress=False)
+    assert found.figures()["genes"]["new"] == adata.n_vars
+    lexicon = load_model(found.run)[1].lexicon
+    assert lexicon.species == (OLD,)
+    assert (np.load(found.run / "match_confidence.npy") > 0).all()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_too_few_cells_are_told_and_one_is_refused(folder: Path, simulation: Simulation, tmp_path: Path) -> None:
+    few = prepared(simulation.cells[NEW][:16].copy(), NEW, tmp_path / "few")
+    found = extend(folder / "run", few, tmp_path / "out", overrides=SHORTEST, progress=False)
+    assert any("not coupled: that needs 20 cells" in note for note in found.notes)
+    assert "coupled_labels" not in found.figures()
+    one = prepared(simulation.cells[NEW][:1].copy(), NEW, tmp_path / "one")
+    with pytest.raises(InputError, match="1 cell"):
+        extend(folder / "run", one, tmp_path / "out1", overrides=SHORTEST, progress=False)
+
+
+def test_another_store_in_the_old_one_s_place_is_refused(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    facts = read_json(run / "run.json")
+    facts["stores"][0]["path"] = str(folder / NEW)
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=r"this is not the store that .* was trained on: its fingerprint is"):
+        extend(run, folder / NEW, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()

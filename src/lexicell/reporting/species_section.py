@@ -18,16 +18,23 @@ def species_section(run: RunTables) -> Section | None:
     if steps is None:
         return None
     text = [
-        "New gene rows were set from the expression profiles of old genes; then they alone were trained (phase 1), "
-        "then everything, with old cells among the new ones (phase 2). Annotation of the new species is scored over "
-        "the types that both species have; the AUROC of new types says how well doubt singles out types that only "
-        "the new species has. Mixing is 1 where new cells have as many old neighbours as chance would give, 0 where "
-        "the species lie apart. The old species' figures are of cells that no phase was trained on: what falls there "
-        "was forgotten."
+        "New gene rows were set from rows of old genes that are expressed alike; then they alone were trained (phase "
+        "1), then everything, with old cells among the new ones (phase 2). Annotation of the new species is scored "
+        "over the types that both species have; the AUROC of new types says how well doubt singles out types that "
+        "only the new species has. Mixing is 1 where new cells have as many old neighbours as chance would give, 0 "
+        "where the species lie apart. The old species' figures are of cells that no phase was trained on: what falls "
+        "there was forgotten."
     ]
     notes = run.table("extension_notes", "note")
     if notes is not None:
         text += [f"Note: {note}" for note in notes["note"]]
+    labels = run.table("species_labels", "cell", "unknown")
+    if labels is not None:
+        text.append(
+            f"Labels of matched groups, before any training, of all {len(labels):,} new cells are in "
+            f"report/species_labels.csv; of {(labels['unknown'] > 0.5).mean():.0%} of them more than half found no "
+            "partner."
+        )
     genes = run.table("extension_genes", "symbol", "few_exposures")
     if genes is not None and genes["few_exposures"].any():
         text.append(_seldom(genes))

@@ -95,30 +95,48 @@ def open_replay(line: Lineage, given: Sequence[Path], run: Path) -> list[Store]:
     return [found[entry["fingerprint"]] for entry in line.stores]
 
 
-def tell_distance(old: Sequence[Store], new: Sequence[Store]) -> list[str]:
-    """Return warnings about new cells that were measured another way than the old ones; none without old stores."""
-    if not old:
-        return []
+def tell_distance(old: Sequence[Store], new: Sequence[Store], spec: ModelSpec) -> list[str]:
+    """Return warnings about new cells that were measured another way than the old ones.
+
+    Without old stores depths cannot be compared, which is said, and assays only where they are a covariate of the old
+    model.
+    """
+    assays = {assay for store in old for assay in _assays(store)} or set(spec.covariates.get("assay", ()))
     notes = []
-    reference = np.concatenate([_depths(store) for store in old])
-    assays = {assay for store in old for assay in _assays(store)}
     for store in new:
-        depth = _depths(store)
-        ratio = float(np.median(depth) / max(np.median(reference), 1.0))
-        if not 1 / _FAR <= ratio <= _FAR:
-            notes.append(
-                f"{store.path}: its cells have {np.median(depth):,.0f} counts in the median, the old stores' cells "
-                f"{np.median(reference):,.0f}: with so {'shallow' if ratio < 1 else 'deep'} cells, trust the types "
-                "that differ by many genes, and look at the confidence of the others"
-            )
+        if old:
+            notes += _tell_depth(store, old)
         own = _assays(store)
         if own and assays and not own & assays:
             notes.append(
-                f"{store.path}: measured by {', '.join(sorted(own))}, the old stores by {', '.join(sorted(assays))}: "
+                f"{store.path}: measured by {', '.join(sorted(own))}, the old cells by {', '.join(sorted(assays))}: "
                 "what differs between protocols (nuclei hold intronic and few mitochondrial counts) can pass for a "
                 "difference between species"
             )
+    if not old:
+        notes.append(
+            "without the old stores nobody can tell whether the new cells are much deeper or shallower than the old "
+            f"ones{'' if assays else ', or measured by another assay'}: theirs have "
+            f"{np.median(_joined(new)):,.0f} counts in the median; compare it with "
+            "what you know of the reference"
+        )
     return notes
+
+
+def _tell_depth(store: Store, old: Sequence[Store]) -> list[str]:
+    depth, reference = (float(np.median(_joined(part))) for part in ([store], old))
+    ratio = depth / max(reference, 1.0)
+    if 1 / _FAR <= ratio <= _FAR:
+        return []
+    return [
+        f"{store.path}: its cells have {depth:,.0f} counts in the median, the old stores' cells {reference:,.0f}: with "
+        f"so {'shallow' if ratio < 1 else 'deep'} cells, trust the types that differ by many genes, and look at the "
+        "confidence of the others"
+    ]
+
+
+def _joined(stores: Sequence[Store]) -> np.ndarray:
+    return np.concatenate([_depths(store) for store in stores])
 
 
 def _depths(store: Store) -> np.ndarray:

@@ -23,9 +23,10 @@ from lexicell.training.extension_recipe import ExtensionRecipe, PhaseConfig, loa
 from lexicell.training.fit import FitResult, fit
 from lexicell.training.rows_by_mean import rows_by_mean
 from lexicell.training.run_folder import CHECKPOINTS, EXPOSURE, RECIPE, RUN, read_json, write_array, write_json
-from lexicell.training.species_rows import new_gene_rows
-from lexicell.workflows.extend_result import PHASES, ROWS, ExtendResult, write_tables
+from lexicell.training.species_rows import NewGeneRows, new_gene_rows
+from lexicell.workflows.extend_result import JOINED, PHASES, ROWS, ExtendResult, write_tables
 from lexicell.workflows.report import report
+from lexicell.workflows.species_labels import coupled_labels, score_labels, write_labels
 from lexicell.workflows.species_measures import Yardstick, find_pairs
 
 START, STEPS = "start", "extension_steps.json"
@@ -50,8 +51,10 @@ def extend(
 
     The lexicon and the gene table grow at their end. New rows are set by coupling the species; phase 1 trains them, and
     the new species' covariate, with all else frozen; phase 2 trains everything at a lower rate, with old cells among
-    the new ones. Before training and after each phase it is measured what was gained and what was forgotten. Genes of
-    a known species that the old panel lacked are added in the same way.
+    the new ones. Before training and after each phase it is measured what was gained and what was forgotten. Where
+    species were coupled and the old stores have labels, those of matched groups are written as
+    ``report/species_labels.parquet`` and ``.csv``, with an unknown score, for every new cell. Genes of a known species
+    that the old panel lacked are added too: they are placed by co-expression with its old genes.
 
     Parameters
     ----------
@@ -66,8 +69,9 @@ def extend(
     replay
         Where the stores are now that the model was trained on; not needed where they lie as run.json says.
     no_replay
-        Go without the old stores: rows begin from mean expression alone, no old cell is replayed, and forgetting is
-        not measured.
+        Go without the old stores: rows begin from mean expression alone (of a known species, from co-expression), no
+        old cell is replayed, forgetting is not measured, depths are not compared, and no labels of matched groups are
+        written.
     truth_levels
         Label levels that the new stores carry under the same names as the old ones, to score the annotation by.
         They are not trained on, unless the recipe's ``labels`` is true.
@@ -186,7 +190,7 @@ def _plan(
         for item in new
     ]
     joined = line.joined_by(entries, recipe.validation, recipe.seed)
-    return _Plan(run, recipe, spec, joined, old, new, growth, tuple(tell_distance(old, new)))
+    return _Plan(run, recipe, spec, joined, old, new, growth, tuple(tell_distance(old, new, spec)))
 
 
 def _yardstick(plan: _Plan, levels: tuple[str, ...], orthologs: Path | None) -> Yardstick:
@@ -311,11 +315,26 @@ class _Extension:
         else:
             usual = network.bag.usual.numpy()
             rows = rows_by_mean(data.collection, data.new_training, old_rows, usual, seed=recipe.seed)
+        self._tell(rows)
         marginal = self.yardstick.new_skill.baseline.marginal()
         grown = plan.growth.apply(network, spec, rows.rows, rows.usual, marginal)
         write_array(self.folder.out / "match_confidence.npy", rows.confidence)
         save_model(folder, network, grown)
         return folder
+
+    def _tell(self, rows: NewGeneRows) -> None:
+        """Keep what setting the rows told, and the labels that it carried over."""
+        for note in rows.notes:
+            self.console.print(f"[yellow]note:[/] {note}", highlight=False)
+        if is_child():
+            return
+        data = self.yardstick.data
+        told: dict[str, Any] = {"notes": list(rows.notes)}
+        table = coupled_labels(data, rows.coupled)
+        if table is not None and data.label_tree is not None:
+            write_labels(self.folder.out, table)
+            told["coupled_labels"] = score_labels(table, data, data.label_tree, self.folder.levels)
+        write_json(self.folder.out / JOINED, told)
 
     def _fit(self, name: str, phase: PhaseConfig, model: Path) -> FitResult:
         plan, folder = self.plan, self.folder.out / name

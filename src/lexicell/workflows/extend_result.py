@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +16,11 @@ from lexicell.reporting.text import Table
 from lexicell.training.extension import EXTENSION
 from lexicell.training.run_folder import EXPOSURE, read_json
 from lexicell.workflows.held_out import FOLDER, plane
+from lexicell.workflows.species_labels import labels_table
 from lexicell.workflows.species_measures import HEAD, KNN, Yardstick, forgetting
 
 ROWS, PHASES = "rows", ("phase1", "phase2")
+JOINED = "extension_rows.json"  # what setting the rows told
 NAMES = {ROWS: "rows set, before training", PHASES[0]: "after phase 1", PHASES[1]: "after phase 2"}
 
 
@@ -36,6 +38,8 @@ class ExtendResult:
     """Figures of each step that is done, by name: ``rows``, ``phase1``, ``phase2``."""
     rarely_seen: tuple[int, int]
     """New genes that were shown while expressed fewer times than the recipe's ``few_exposures``, and all new genes."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What setting the rows told: ``notes``; and figures of the coupling's own labels, as ``coupled_labels``."""
 
     @classmethod
     def read(cls, run: Path, *, finished: bool = True) -> Self:
@@ -45,7 +49,8 @@ class ExtendResult:
         if finished and (run / EXPOSURE).is_file():  # a further process may be done before the first one has written
             new = np.load(run / EXPOSURE, allow_pickle=False)[facts["n_genes"] :]
             rarely = int((new[:, 0] < facts["recipe"]["few_exposures"]).sum()), len(new)
-        return cls(run, finished, facts, read_json(path) if path.is_file() else {}, rarely)
+        told = read_json(run / JOINED) if (run / JOINED).is_file() else {}
+        return cls(run, finished, facts, read_json(path) if path.is_file() else {}, rarely, told)
 
     def model(self) -> CellModel:
         """Load the extended model."""
@@ -54,7 +59,7 @@ class ExtendResult:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should mind."""
-        notes = [str(note) for note in self.facts["notes"]]
+        notes = [str(note) for note in (*self.facts["notes"], *self.told.get("notes", ()))]
         few, n_new = self.rarely_seen
         if few:
             notes.append(
@@ -75,6 +80,8 @@ class ExtendResult:
         }
         if "orthologs" in last:
             figures |= {"ortholog_auc": last["orthologs"]["auc"], "ortholog_top10": last["orthologs"]["top10"]}
+        if "coupled_labels" in self.told:
+            figures["coupled_labels"] = self.told["coupled_labels"]
         few, n_new = self.rarely_seen
         return figures | {
             "forgetting": self._forgetting(),
@@ -106,6 +113,8 @@ class ExtendResult:
             *(("note", note) for note in self.notes),
         ]
         tables = [Table("Extension", ("", ""), tuple(rows))]
+        if "coupled_labels" in self.told:
+            tables.append(labels_table(self.run, self.told["coupled_labels"]))
         if self.steps:
             columns, lines = step_lines(self.steps, self.facts)
             tables.append(Table("New species, and what the old ones lost", columns, lines))

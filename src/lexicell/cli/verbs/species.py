@@ -24,8 +24,8 @@ def extend(
     """Let one or several species join a trained model: new gene rows by coupling the species, then two phases.
 
     Phase 1 trains the new rows alone, with all else frozen; phase 2 trains everything at a lower rate, with old cells
-    replayed. The report tells what was gained and what was forgotten. Genes of a known species that the old panel
-    lacked are added in the same way. Interrupted with Ctrl-C, it stops at a step from which it can resume.
+    replayed. The report tells what was gained and what was forgotten, and the labels of matched groups are written
+    beside it (report/species_labels.csv). Genes of a known species that the old panel lacked are added as well. Interrupted with Ctrl-C, it stops at a step from which it can resume.
 
     Parameters
     ----------
@@ -41,10 +41,10 @@ def extend(
         Where a store that the run was trained on lies now; give it once for every store that has moved.
     no_replay
         Go without the stores that the run was trained on: rows begin from mean expression alone, no old cell is
-        replayed, and forgetting is not measured.
+        replayed, forgetting is not measured, and depths are not compared.
     truth_levels
         Label levels of the run that the new stores carry too, with commas between: the annotation of the new species
-        is scored by them. They are not trained on.
+        is scored by them. They are not trained on, unless `--labels true` is given.
     orthologs
         Table of one-to-one orthologs, by which gene rows are scored. It is not trained on.
     disjoint_panels
