@@ -17,6 +17,8 @@ the types that both have; orthologs are only scored by. Methods:
 - profile rows: genes matched by rank features alone; cells by correlation to type centroids in the matched genes.
 - random rows: the same with genes matched at random.
 - orthologs given: logistic regression on one-to-one orthologs, an upper reference.
+
+Other ideas to couple them are tried in `species_ideas.py`, on these tasks; genes that joined in `species_genes.py`.
 """
 
 from __future__ import annotations

@@ -41,7 +41,15 @@ from species import Task, by_matched_genes, drawn_pairs, label_scores, of_genes,
 
 from lexicell.gene_space.cell_groups import GroupedCells, principal_components
 from lexicell.gene_space.coupled_genes import gene_cost
-from lexicell.gene_space.coupling import ComparedGenes, Coupling, CouplingConfig, couple_species, softmin, transfer
+from lexicell.gene_space.coupling import (
+    ComparedGenes,
+    Coupling,
+    CouplingConfig,
+    couple_species,
+    ranks_cost,
+    softmin,
+    transfer,
+)
 from lexicell.gene_space.matching import match_genes
 from lexicell.genes.orthologs import shared_symbols
 from lexicell.randomness import generator
@@ -58,6 +66,7 @@ OF_ALL_SEEDS = ("vote of seeds", "best of seeds")
 VARIABLE = 2000  # genes of a species among which matches are sought
 CELLS_A_TYPE = 200  # of the first species, that a regression learns from
 FLOOR = 0.05  # added to a mean before its logarithm, as in cell groups
+HALVES = slice(0, 400), slice(400, 600)  # of the variable genes: fitted, and left out, as in the coupling
 TURNS, COMPONENTS = 10, 30
 DRAWS = 500  # of the bootstrap over cells
 
@@ -275,7 +284,11 @@ def by_exchange(bench: Bench, seed: int, groupings: int = 4) -> Said:
         np.add.at(counts, (coupling.first.group, bench.labels), 1.0)
         said = (coupling.plan.T @ (counts / counts.sum(axis=1, keepdims=True))).argmax(axis=1)
         genes = variable(types.first)[:600], variable(side)[:600]
-        score = partial(likeness, types.first, means, side.ranks, size * matched, genes)
+        costs = [
+            ranks_cost(types.first.ranks[genes[0][half]], side.ranks[genes[1][half]], CouplingConfig().profile_scale)
+            for half in HALVES
+        ]
+        score = partial(likeness, types.first, means, costs, size * matched, genes)
         said = climb(said, n, np.flatnonzero(matched), score)
         probabilities += np.eye(n, dtype=np.float32)[said][side.group] / groupings
     said_by = Said(probabilities, begun.unknown)
@@ -283,28 +296,25 @@ def by_exchange(bench: Bench, seed: int, groupings: int = 4) -> Said:
 
 
 def likeness(
-    first: GroupedCells, means: Float32, ranks: Float32, size: Int64, genes: tuple[Int64, Int64], said: Int64
+    first: GroupedCells,
+    means: Float32,
+    costs: list[Float32],
+    size: Int64,
+    genes: tuple[Int64, Int64],
+    said: Int64,
 ) -> float:
     """Return how alike types are, given which type each group of the second species is said to be."""
-    n = len(first.share)
-    part = np.eye(n, dtype=np.float32)[said] * size[:, None]
+    part = np.eye(len(first.share), dtype=np.float32)[said] * size[:, None]
     kept = part.sum(axis=0) > 0
     merged = np.log((part[:, kept] / part[:, kept].sum(axis=0)).T @ means[:, genes[1]] + FLOOR).astype(np.float32)
-    config, total = CouplingConfig(), 1.0
-    share = np.sqrt(part.sum(axis=0)[kept] / part.sum()) * np.sqrt(first.share[kept])
-    plan = np.diag(share / share.sum()).astype(np.float32)
-    for half in (slice(0, 400), slice(400, 600)):
-        a, b = genes[0][half], genes[1][half]
-        cost = squares(first.ranks[a], ranks[b], config.profile_scale)
-        compared = ComparedGenes(first.logs[kept][:, a], merged[:, half], cost)
-        total *= max(0.0, float((plan * compared.correlation(plan, config.expression_scale)).sum()))
+    share = np.sqrt(part.sum(axis=0))
+    # Not normalised: types that no group is said to be cost their part of the overlap.
+    plan = np.diag(np.sqrt(first.share * share / share.sum())[kept]).astype(np.float32)
+    total = 1.0
+    for half, cost in zip(HALVES, costs, strict=True):
+        compared = ComparedGenes(first.logs[kept][:, genes[0][half]], merged[:, half], cost)
+        total *= max(0.0, float((plan * compared.correlation(plan, CouplingConfig().expression_scale)).sum()))
     return total
-
-
-def squares(a: Float32, b: Float32, scale: float) -> Float32:
-    """Return mean squared distances of rank features."""
-    cost: Float32 = ((a[:, None] - b) ** 2).mean(axis=2) / np.float32(2 * scale**2)
-    return cost
 
 
 def climb(said: Int64, n_types: int, groups: Int64, score: Callable[[Int64], float]) -> Int64:
