@@ -109,6 +109,23 @@ def test_the_null_is_calibrated(rng: np.random.Generator) -> None:
     assert np.mean(called) < 0.35
 
 
+def test_what_convergent_genes_do_to_all_others_is_not_called(rng: np.random.Generator) -> None:
+    group = np.array([True, False] * 4)
+    planted = np.arange(N) < 30
+    false, found = [], []
+    for _ in range(4):
+        points = evolved(EIGHT, rng, 0.3)
+        for species in np.flatnonzero(group):
+            points[species][planted] = points[species][100:130] + 0.1 * rng.standard_normal((30, WIDTH))
+        table, _, _ = contrast_genes([points], group, EIGHT.distances(), rng)
+        assert table["contrast"].median() == pytest.approx(0, abs=1e-12)
+        called = (table["fdr"] <= 0.3).to_numpy()
+        false.append((called & ~planted).sum() / max(called.sum(), 1))
+        found.append(called[planted].mean())
+    assert np.mean(false) <= 0.3
+    assert np.mean(found) > 0.8
+
+
 def test_replicates_are_averaged(rng: np.random.Generator) -> None:
     points = evolved(FOUR, rng, 0.3)
     group = np.array([True, False, True, False])
