@@ -208,9 +208,9 @@ def contrast_genes(
     -------
     genes : DataFrame
         One row a gene: contrast (less the median gene's; mean over replicates), contrast_sd (over replicates; NaN with
-        one), positive_share (of replicates); within, between (mean similarity, not corrected); p_labels (share of labellings, the true
-        one among them, with at least this contrast: exact for this gene alone, and coarse); p (share of the null
-        contrasts of *all* genes: it supposes that genes vary alike) and its fdr.
+        one), positive_share (of replicates); within, between (mean similarity, not corrected); p_labels (share of
+        labellings, the true one among them, with at least this contrast: exact for this gene alone, and coarse); p
+        (share of the null contrasts of *all* genes: it supposes that genes vary alike) and its fdr.
     labellings : Labellings
         What the null distribution is made of.
     line : ndarray, (2,)
