@@ -31,6 +31,10 @@ SMALL: dict[str, object] = {
     "optim.lr": 0.01,
 }
 WAYS = {"one": (1, "auto"), "ddp": (2, "ddp"), "fsdp": (2, "fsdp")}
+# The optimiser of the recipe tiny: Muon, where this PyTorch has it. Its iteration is in bfloat16, and so runs whose
+# gradients differ in the last digits part: by 1 % of the way that a matrix has come in three steps, by 5 % in four.
+TINY: dict[str, object] = {"optim.optimizer": "auto"}
+TINY_STEPS, TINY_ATOL = 3, 1e-3  # matrices have come 1e-2 by then
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +48,22 @@ def paths(stores: list[Store]) -> list[str]:
     return [str(store.path) for store in stores]
 
 
-def train(forked: Forked, paths: list[str], out: Path, way: str, steps: int, *, resume: bool = False) -> Path:
+def train(
+    forked: Forked,
+    paths: list[str],
+    out: Path,
+    way: str,
+    steps: int,
+    *,
+    changes: dict[str, object] | None = None,
+    resume: bool = False,
+) -> Path:
     processes, strategy = WAYS[way]
-    recipe = SMALL | {"trainer.devices": processes, "trainer.strategy": strategy, "trainer.max_steps": steps}
+    recipe = (
+        SMALL
+        | (changes or {})
+        | {"trainer.devices": processes, "trainer.strategy": strategy, "trainer.max_steps": steps}
+    )
     forked.fit(out, paths, recipe, processes=processes, resume=resume)
     return out
 
@@ -57,20 +74,27 @@ def runs(forked: Forked, paths: list[str], tmp_path_factory: pytest.TempPathFact
     return {way: train(forked, paths, folder / way, way, 4) for way in WAYS}
 
 
+@pytest.fixture(scope="module")
+def tiny(forked: Forked, paths: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process with tiny's optimiser."""
+    return train(forked, paths, tmp_path_factory.mktemp("tiny") / "one", "one", TINY_STEPS, changes=TINY)
+
+
 def state(run: Path) -> dict[str, object]:
     return dict(torch.load(checkpoints_in(run / "checkpoints")[0], weights_only=True))
 
 
-def assert_alike(run: Path, other: Path) -> None:
-    """Two runs agree: weights, both moments of the optimiser, what was counted, and all that was logged."""
+def assert_alike(run: Path, other: Path, atol: float = 2e-4) -> None:
+    """Two runs agree: weights, the first moments of the optimiser, what was counted, and all that was logged."""
     first, second = state(run), state(other)
     assert first["state_dict"].keys() == second["state_dict"].keys()  # type: ignore[attr-defined]
     for name, value in first["state_dict"].items():  # type: ignore[attr-defined]
-        torch.testing.assert_close(second["state_dict"][name], value, atol=2e-4, rtol=1e-3, msg=name)  # type: ignore[index]
+        torch.testing.assert_close(second["state_dict"][name], value, atol=atol, rtol=1e-3, msg=name)  # type: ignore[index]
     moments = [s["optimizer_states"][0]["state"] for s in (first, second)]  # type: ignore[index]
     assert moments[0].keys() == moments[1].keys()
     for name, values in moments[0].items():
-        torch.testing.assert_close(moments[1][name]["exp_avg"], values["exp_avg"], atol=2e-5, rtol=1e-2, msg=name)
+        mean = "exp_avg" if "exp_avg" in values else "momentum_buffer"
+        torch.testing.assert_close(moments[1][name][mean], values[mean], atol=2e-5, rtol=1e-2, msg=name)
     np.testing.assert_array_equal(np.load(run / "exposure.npy"), np.load(other / "exposure.npy"))
     assert read_json(run / "run.json")["counts_clamped"] == read_json(other / "run.json")["counts_clamped"]
     tables = [pd.read_csv(each / "metrics.csv").set_index("step") for each in (run, other)]
@@ -100,6 +124,22 @@ def test_two_processes_come_to_the_weights_of_one(runs: dict[str, Path], way: st
     exposure = np.load(runs[way] / "exposure.npy", allow_pickle=False)
     assert exposure[:, :2].sum() == 4 * 8 * 2 * 32
     assert exposure[:, 2].sum() == 4 * 8 * 16
+
+
+def test_two_processes_come_to_the_weights_of_one_with_the_optimiser_of_tiny(
+    forked: Forked, paths: list[str], tiny: Path, tmp_path: Path
+) -> None:
+    assert_alike(tiny, train(forked, paths, tmp_path / "ddp", "ddp", TINY_STEPS, changes=TINY), TINY_ATOL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [("ddp", "ddp"), ("ddp", "one"), ("one", "ddp")])
+def test_a_run_resumes_with_the_optimiser_of_tiny(
+    forked: Forked, paths: list[str], tiny: Path, tmp_path: Path, first: str, second: str
+) -> None:
+    out = train(forked, paths, tmp_path / "run", first, 2, changes=TINY)
+    train(forked, paths, out, second, TINY_STEPS, changes=TINY, resume=True)
+    assert_alike(tiny, out, TINY_ATOL)
 
 
 def resumed_alike(forked: Forked, paths: list[str], folder: Path, first: str, second: str, whole: Path) -> None:
