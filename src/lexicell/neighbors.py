@@ -7,8 +7,6 @@ many queries share the call: the second look makes a query's answer its own, wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 Metric = Literal["cosine", "euclidean"]
-Method = Literal["auto", "exact", "ivf", "hnsw"]
+Method = Literal["auto", "exact", "ivf"]
 
 EXACT_UP_TO = 200_000  # rows of reference that "auto" still searches exactly
 _SPARE = 16  # candidates beyond k, so that the second look can mend the order at the rim
 _BLOCK = 1 << 22  # numbers gathered at a time in the second look
 _IVF_PROBED = 0.05  # share of the inverted lists that a query looks into
-_HNSW_LINKS = 32
 _NEAREST = 1e-6  # a copy of a reference row counts as this near, so that its vote stays finite
 
 
@@ -66,9 +63,9 @@ def find_neighbors(
     metric
         ``cosine`` (one minus the cosine; a row of zeros is at distance 1 from everything) or ``euclidean``.
     method
-        ``exact`` (default), ``ivf`` (inverted lists), ``hnsw`` (a navigable graph), or ``auto``: exact up to
-        `EXACT_UP_TO` reference rows and ``ivf`` above. On 60,000 clustered points, 96 wide, ``ivf`` found all
-        of the 15 nearest and ``hnsw`` 98% of them; where there are no clusters ``ivf`` misses many.
+        ``exact`` (default), ``ivf`` (inverted lists), or ``auto``: exact up to `EXACT_UP_TO` reference rows and
+        ``ivf`` above. On 60,000 clustered points, 96 wide, ``ivf`` found all of the 15 nearest, and a navigable graph
+        (HNSW), which is not offered, 98% of them; where there are no clusters ``ivf`` misses many.
 
     Returns
     -------
@@ -127,8 +124,6 @@ class NeighborIndex:
         if self._index is None:
             self._index = _build_index(self._base, self._method)
         wanted = min(k + within + _SPARE, len(self._base))
-        if self._method == "hnsw":
-            self._index.hnsw.efSearch = max(128, 2 * wanted)
         candidates: npt.NDArray[np.int64] = self._index.search(asked, wanted)[1]
         if within:
             candidates[candidates == np.arange(len(self._base))[:, None]] = -1
@@ -194,26 +189,10 @@ def _build_index(base: npt.NDArray[np.float32], method: Method) -> Any:
         index.nprobe = max(8, int(np.ceil(lists * _IVF_PROBED)))
         index.cp.min_points_per_centroid = 1  # faiss else prints a warning on small references
         index.train(base)
-    elif method == "hnsw":
-        index = faiss.IndexHNSWFlat(width, _HNSW_LINKS)
     else:
-        raise ValueError(f"method: expected 'auto', 'exact', 'ivf' or 'hnsw', got {method!r}.")
-    if method == "hnsw":
-        with _one_thread():  # the graph depends on the order of insertion, which threads would shuffle
-            index.add(base)
-    else:
-        index.add(base)
+        raise ValueError(f"method: expected 'auto', 'exact' or 'ivf', got {method!r}.")
+    index.add(base)
     return index
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _ranked(

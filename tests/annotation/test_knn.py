@@ -82,3 +82,12 @@ def test_arrays_that_do_not_fit_are_refused(cells):
         transfer_labels(points, tree.encode(obs)[:, :1], points, tree)
     with pytest.raises(ValueError, match="no reference cell has a label on the level 'class'"):
         transfer_labels(points, np.full((100, 2), -1), points, tree)
+
+
+def test_labels_stay_when_the_search_becomes_approximate(cells, monkeypatch):
+    points, obs = cells
+    tree = LabelTree.from_frame(obs, ["class", "type"])
+    codes = tree.encode(obs)
+    exact = transfer_labels(points[::2], codes[::2], points[1::2], tree)
+    monkeypatch.setattr("lexicell.neighbors.EXACT_UP_TO", 10)
+    np.testing.assert_array_equal(transfer_labels(points[::2], codes[::2], points[1::2], tree).codes, exact.codes)

@@ -36,7 +36,7 @@ class KnnSettings:
         A vote is divided by (cells of its class in the reference) ** balance; 0 lets common types dominate,
         1 lets all types weigh the same.
     method
-        The search: ``auto`` (exact up to 200,000 reference cells), ``exact``, ``ivf`` or ``hnsw``.
+        The search: ``auto`` (exact up to 200,000 reference cells, then ``ivf``), ``exact`` or ``ivf``.
     """
 
     k: int = 10

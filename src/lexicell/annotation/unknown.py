@@ -3,7 +3,8 @@
 Measured is the mean cosine distance to the ten nearest reference cells, in the embedding and in its whitened
 components, each in standard deviations of the reference's held-out cells, summed. Distances in the embedding as it is
 tell best where the model learned labels, whitened ones where it did not; their sum comes near the better of both.
-The figures, beside those of probabilities, entropy, energy and Mahalanobis distances, are in docs/benchmarks.md.
+The figures beside those of probabilities are in docs/benchmarks.md, beside those of entropy, energy and Mahalanobis
+distances in LOG.md.
 """
 
 from __future__ import annotations
