@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from anndata import AnnData
 
 from lexicell.data.cells import merge_label_trees
 from lexicell.data.order import CellOrder
@@ -16,6 +17,7 @@ from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import ModelConfig
 from lexicell.training.datamodule import CellDataModule, ValidationConfig
 from lexicell.training.extension import Generation, Growth, Lineage, LineCells
+from lexicell.training.extension_checks import tell_distance
 from lexicell.training.extension_recipe import (
     SHIPPED,
     ExtensionRecipe,
@@ -25,6 +27,7 @@ from lexicell.training.extension_recipe import (
 )
 from lexicell.training.recipe import Recipe, override_recipe, shipped_recipes
 from lexicell.training.rows_by_mean import rows_by_mean
+from lexicell.workflows.prepare import prepare
 
 FEW = {"sampling.tokens": 32, "sampling.queries": 16, "data.batch_size": 8}
 
@@ -149,3 +152,20 @@ def test_rows_by_mean_follow_mean_expression(stores: list[Store], spec: ModelSpe
     np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-5)
     assert (found.confidence > 0).all()
     assert found.weights.shape == (stores[1].n_genes, n_old)
+
+
+def test_without_old_stores_assays_are_compared_where_the_model_knows_them_and_depths_are_not(
+    species_cells: dict[str, AnnData], spec: ModelSpec, tmp_path: Path
+) -> None:
+    entry = {"adata": species_cells["simulus_niger"], "species": "simulus_niger", "assay": {"value": "10x nuclei"}}
+    prepare({"datasets": [entry]}, tmp_path / "nuclei", progress=False)
+    store = Store.open(tmp_path / "nuclei")
+    (note,) = tell_distance([], [store], spec)
+    assert "nobody can tell whether the new cells are much deeper or shallower" in note
+    assert "another assay" in note
+    assert f"{np.median(store.obs['depth']):,.0f} counts" in note
+    told = tell_distance([], [store], replace(spec, covariates={"assay": ("10x cells", "Smart-seq2")}))
+    assert "measured by 10x nuclei, the old cells by 10x cells, Smart-seq2" in told[0]
+    assert "another assay" not in told[1]
+    (same,) = tell_distance([], [store], replace(spec, covariates={"assay": ("10x cells", "10x nuclei")}))
+    assert "counts in the median" in same
