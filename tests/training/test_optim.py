@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -9,18 +10,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexicell.batch import CellBatch
 from lexicell.errors import InputError
+from lexicell.labels import LabelTree
 from lexicell.model.encoder import EncoderConfig
 from lexicell.model.network import CellNetwork, ModelConfig
+from lexicell.training.module import Pretraining
 from lexicell.training.objectives import Forward, ObjectiveConfig, build_objectives, total_loss
 from lexicell.training.optim import OptimConfig, build_optimizer, lr_scale
 from lexicell.training.recipe import Recipe, load_recipe, override_recipe
+from lexicell.training.skill import CountBaseline
 
 N_GENES = 60
 has_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
 
 
-def network_of(width: int = 16) -> CellNetwork:
-    network = CellNetwork(ModelConfig(encoder=EncoderConfig(width=width, layers=1, heads=width // 8)), N_GENES, [2])
+def network_of(width: int = 16, label_tree: LabelTree | None = None) -> CellNetwork:
+    config = ModelConfig(encoder=EncoderConfig(width=width, layers=1, heads=width // 8))
+    network = CellNetwork(config, N_GENES, [2], label_tree)
     network.initialise(torch.Generator().manual_seed(0))
     return network
 
@@ -197,16 +202,29 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_step_fetches_no_number_from_the_device() -> None:
-    network = network_of()
-    optimizer = build_optimizer(network, OptimConfig())
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=has_muon)])
+def test_a_step_fetches_no_number_from_the_device(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = LabelTree.from_frame(pd.DataFrame({"type": ["a", "b"]}), ["type"])
+    network = network_of(label_tree=tree)
+    classes = network.count_classes.n_classes
+    baseline = CountBaseline(torch.zeros(2, N_GENES, classes), torch.tensor([50.0]), torch.ones(N_GENES))
     objectives = build_objectives(ObjectiveConfig(), network, 2)
+    assert {objective.name for _, objective in objectives} == {"counts", "cls_counts", "contrastive", "labels"}
+    module = Pretraining(network, objectives, baseline, OptimConfig(optimizer=optimizer), 10)  # type: ignore[arg-type]
+    logged: dict[str, object] = {}
+    monkeypatch.setattr(module, "_log_at", lambda step, values: logged.update(values))  # there is no trainer to log to
+    configured = module.configure_optimizers()
+    stepped, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     shown = batch()
     with Waits() as waits:
-        forward = Forward(network, shown)
-        total_loss({o.name: o.loss(forward) for _, o in objectives}, objectives).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        for number in range(2):
+            module.training_step(shown, number).backward()
+            module.configure_gradient_clipping(stepped, 1.0)
+            stepped.step()
+            stepped.zero_grad()
+            schedule.step()
+            module.on_train_batch_end(None, shown, number)
         assert waits.n == 0
-        float(forward.query_ce.detach().mean())
+        assert float(module.last_loss) > 0
     assert waits.n == 1
+    assert logged.keys() >= {"train/loss", "train/skill", "train/labels", "train/grad_norm"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def test_the_type_of_matrices_under_each_precision(precision: str, dtype: torch.
     assert matrix_dtype(precision) == dtype
 
 
-def test_a_run_tells_its_mfu_and_a_resumed_one_keeps_it(store: Store, tmp_path: Path) -> None:
+def test_a_run_tells_its_mfu_and_a_resumed_one_keeps_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = override_recipe(
         Recipe(),
         {
@@ -106,11 +109,16 @@ def test_a_run_tells_its_mfu_and_a_resumed_one_keeps_it(store: Store, tmp_path: 
             "data.batch_size": 8,
             "trainer.max_steps": 4,
             "trainer.val_every": 4,
+            "trainer.log_every": 1,
             "trainer.peak_tflops": 0.001,
         },
     )
-    fit(settings, [store], tmp_path / "run", progress=False)
+    monkeypatch.setenv("COLUMNS", "200")  # so that the line is not cut
+    fit(settings, [store], tmp_path / "run")
+    line = capsys.readouterr().out
     told = read_json(tmp_path / "run" / "run.json")
+    (shown,) = re.findall(r"cells/s  MFU (\d+)%  loss \d", line)
+    assert int(shown) == pytest.approx(100 * told["mfu"], abs=1)
     n_labels = sum(len(names) for names in merge_label_trees([store]).names)  # type: ignore[union-attr]
     shape = StepShape(cells=8, tokens=40, queries=16, n_classes=told["count_classes"], n_labels=n_labels)
     flops = training_flops(step_operations(settings.model, shape)) / 8
