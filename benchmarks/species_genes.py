@@ -96,7 +96,12 @@ def confidence(data: Path, seeds: int, folder: Path, picture: Path | None) -> li
         model, check = fitted
         right = (matches.indices[:, 0] == known_seen)[known_seen >= 0]
         mutual = matches.mutual[:, 0][known_seen >= 0]
-        line = {"seed": seed, **asdict(check), "mutual": mutual.mean(), "right if mutual": right[mutual].mean()}
+        line = {
+            "seed": seed,
+            **asdict(check),
+            "mutual": float(mutual.mean()),
+            "right if mutual": float(right[mutual].mean()),
+        }
         lines.append(line | {"highest": float(np.quantile(model.of(matches)[known_seen >= 0, 0], 0.99))})
         asked = np.flatnonzero(known_seen >= 0)
         bins.append(reliability(model.of(matches)[asked, 0], matches.indices[asked, 0] == known_seen[asked]))
