@@ -23,7 +23,7 @@ from lexicell.training.callbacks import Stop
 from lexicell.training.checkpoints import checkpoints_in
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.fit import fit
-from lexicell.training.recipe import Recipe, override_recipe
+from lexicell.training.recipe import Recipe, dump_recipe, load_recipe, override_recipe
 from lexicell.training.run_folder import read_json
 
 SMALL = {
@@ -156,8 +156,20 @@ def test_only_the_trainer_section_may_change_when_resuming(whole: Path, stores: 
         fit(recipe(), stores, tmp_path / "none", resume=True)
     with pytest.raises(InputError) as caught:
         fit(recipe(optim__lr=0.5), stores[:1], whole, resume=True)
-    assert "differs from the run's in optim" in str(caught.value)
+    assert "differs from the run's in optim.lr (0.01, now 0.5);" in str(caught.value)
     assert "stores are not those of the run" in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
+def test_a_run_that_took_muon_says_so_when_another_strategy_would_not(stores: list[Store], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    begun = recipe(optim__optimizer="auto")
+    (run / "recipe.yaml").write_text(dump_recipe(begun))
+    with pytest.raises(InputError, match=r"optim\.optimizer \(muon, now adamw\).*Pass .*recipe\.yaml as the recipe"):
+        fit(recipe(optim__optimizer="auto", trainer__strategy="fsdp"), stores, run, resume=True, progress=False)
+    sharded = load_recipe(run / "recipe.yaml", {"trainer.strategy": "fsdp"})
+    assert sharded.optim == begun.optim
 
 
 def test_a_run_of_another_model_format_is_not_gone_on_with(whole: Path, stores: list[Store], tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def compile_blocks(network: CellNetwork, wanted: Compile, device_type: str) -> b
     network
         The network; only how its blocks are computed changes.
     wanted
-        auto compiles on a GPU alone: on a CPU a short run waits longer than it wins.
+        auto compiles on a GPU alone: on a CPU a short run waits longer than it wins. On a GPU the gain is expected,
+        not measured: `benchmarks/step.py` shows it, with and without ``--compile``.
     device_type
         cpu, cuda, ...
 

@@ -153,7 +153,7 @@ class Pretraining(lightning.LightningModule):
             checkpoint["optimizer_states"] = [by_number(state) for state in checkpoint["optimizer_states"]]
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        """Return AdamW with warm-up and cosine decay, stepped every batch."""
+        """Return the recipe's optimiser with its warm-up and decay, stepped every batch."""
         optimizer = build_optimizer(self.network, self._optim)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_scale(step, self._optim, self._max_steps)

@@ -55,7 +55,8 @@ class TrainerConfig:
     precision: str = "auto"
     """Lightning's precision; auto is bf16-mixed on a GPU that has it, else 32-true."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the transformer blocks with torch.compile, which takes a minute at first; auto does so on a GPU."""
+    """Compile the transformer blocks with torch.compile, which takes a minute at first; auto does so on a GPU, where
+    what it wins has not been measured yet."""
     peak_tflops: float = 0.0
     """What one device can do, in TFLOP/s, for the progress line's MFU; 0 looks it up (bf16) or measures it."""
 

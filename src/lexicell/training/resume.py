@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -50,12 +51,11 @@ def _check_same_run(out: Path, recipe: Recipe, stores: Sequence[Store], start: S
     """Refuse to go on with another recipe, other stores or another start."""
     old = parse_recipe(yaml.safe_load((out / RECIPE).read_text(encoding="utf-8")), str(out / RECIPE))
     faults = []
-    was, now = asdict(old), asdict(recipe)
-    changed = [section for section in was if section != "trainer" and was[section] != now[section]]
+    changed = list(_changes(asdict(replace(old, trainer=recipe.trainer)), asdict(recipe)))
     if changed:
         faults.append(
             f"the recipe differs from the run's in {listing(changed)}; only `trainer` may change when resuming. "
-            f"Pass {out / RECIPE} as the recipe"
+            f"Pass {out / RECIPE} as the recipe, which also says what the run took for `auto`"
         )
     facts = read_json(out / RUN) if (out / RUN).is_file() else {}  # it may have been stopped between the two
     if facts and facts.get("model_format") != MODEL_FORMAT:
@@ -68,3 +68,13 @@ def _check_same_run(out: Path, recipe: Recipe, stores: Sequence[Store], start: S
             "go on with the command that began it"
         )
     raise_all(faults, f"{out}: cannot resume")
+
+
+def _changes(was: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the fields that differ, with both values."""
+    for name, value in was.items():
+        other = now[name]
+        if isinstance(value, Mapping) and isinstance(other, Mapping) and value.keys() == other.keys():
+            yield from _changes(value, other, f"{above}{name}.")
+        elif value != other:
+            yield f"{above}{name} ({value}, now {other})"
