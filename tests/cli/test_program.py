@@ -109,6 +109,23 @@ def test_overrides_go_to_pretrain_wherever_they_stand(workflow):
     assert kwargs == {"resume": True, "overrides": {"optim.lr": 3e-4, "trunk.layers": 2}}
 
 
+def test_annotate_takes_settings_of_fine_tuning(workflow):
+    calls = workflow("annotate")
+    line = "annotate RUN q.h5ad --reference r.h5ad --method finetune --finetune.label_balance 0 --out o.h5ad"
+    assert main(line.split()) == 0
+    assert calls[0][1]["overrides"] == {"finetune.label_balance": 0}
+
+
+def test_the_help_of_annotate_lists_the_fields_of_fine_tuning(capsys):
+    assert main(["annotate", "--help"]) == 0
+    assert "--finetune.label_balance" in capsys.readouterr().out
+
+
+def test_a_misspelt_option_is_told(capsys):
+    assert main(["annotate", "RUN", "q.h5ad", "--refrence", "r.h5ad", "--out", "o.h5ad"]) == 2
+    assert "refrence" in capsys.readouterr().err
+
+
 def test_the_other_verbs_pass_their_options_on(workflow):
     for name, function, line in [
         ("prepare", None, "prepare c.yaml --out S --workers 2 --balance type:9 --dry-run --overwrite"),

@@ -232,11 +232,31 @@ def test_parts_give_what_the_whole_gives(model, halves, tmp_path, monkeypatch):
     assert parts.genes == whole.genes
 
 
+@pytest.mark.parametrize(
+    ("overrides", "method", "said"),
+    [
+        ({"finetune.rate": 1}, "finetune", "rate"),
+        ({"finetun.lr": 1}, "finetune", "finetun"),
+        ({"lr": 1}, "finetune", "lr"),
+        ({"finetune.dropout": 2}, "finetune", "dropout must lie between 0 and 1"),
+        ({"finetune.lr": 1e-4}, "probe", "finetune.lr: for method finetune alone"),
+    ],
+)
+def test_overrides_that_cannot_be_are_refused(model, halves, overrides, method, said):
+    with pytest.raises(InputError, match=said):
+        annotate(model, halves[1], halves[0], LEVELS, method=method, overrides=overrides, progress=False)
+
+
 def test_a_fine_tuned_model_labels_too(cell_model, halves, model):
     reference, query = halves
     result = annotate(cell_model, query, reference, LEVELS, method="finetune", progress=False)
     assert result.annotation.settings["finetune_steps"] >= 0
     assert result.scores["class"]["accuracy"] > 0.8
     assert not result.labelling.report.promise
+    brief = annotate(
+        cell_model, query, reference, LEVELS, method="finetune", progress=False, overrides={"finetune.max_steps": 3}
+    )
+    assert brief.annotation.settings["finetune_steps"] <= 3
+    assert brief.annotation.settings["finetune.max_steps"] == 3
     with pytest.raises(InputError, match="cannot train a FakeModel"):
         annotate(model, query, reference, LEVELS, method="finetune", progress=False)

@@ -79,6 +79,6 @@ def fields_help(recipe: type) -> str:
         r"^  --[\w.]+ CONFIG\s+Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE
     )
     return (
-        "Every field of the recipe can be overridden, as in --optim.lr 3e-4; an override wins over the recipe wherever "
-        f"it stands:\n\n{fields.strip()}"
+        "Every field below can be overridden, by --SECTION.FIELD VALUE; an override wins over what a recipe says, "
+        f"wherever it stands:\n\n{fields.strip()}"
     )

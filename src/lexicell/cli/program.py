@@ -90,7 +90,13 @@ VERBS = (
         "lexicell.training.recipe:Recipe",
     ),
     Verb(("embed",), "cells", "RUN QUERY.h5ad --out OUT.h5ad", 'cell embeddings, obsm["X_lexicell"]'),
-    Verb(("annotate",), "cells", "RUN QUERY.h5ad --reference REF --out OUT.h5ad", "carry labels over from a reference"),
+    Verb(
+        ("annotate",),
+        "cells",
+        "RUN QUERY.h5ad --reference REF --out OUT.h5ad",
+        "carry labels over from a reference",
+        "lexicell.workflows.annotate:AnnotateRecipe",
+    ),
     Verb(
         ("extend",),
         "species",
@@ -110,7 +116,13 @@ VERBS = (
     Verb(("interpret", "attention"), "interpret", "RUN --by LEVEL", "who attends to whom, beside co-expression"),
     Verb(("interpret", "attribution"), "interpret", "RUN --by LEVEL", "which genes made a label"),
     Verb(("interpret", "knockout"), "interpret", "RUN --genes A,B", "what changes when a gene is gone"),
-    Verb(("benchmark", "annotate"), "benchmark", "STORE --out DIR", "annotation beside other tools and embeddings"),
+    Verb(
+        ("benchmark", "annotate"),
+        "benchmark",
+        "STORE --out DIR",
+        "annotation beside other tools and embeddings",
+        "lexicell.workflows.annotate:AnnotateRecipe",
+    ),
     Verb(("report",), "training", "RUN", "one HTML page of a run"),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
@@ -22,6 +22,8 @@ from lexicell.errors import InputError, listing
 from lexicell.genes.annotations import MatchReport
 from lexicell.inference.cell_model import CellModel
 from lexicell.reporting.text import Table
+from lexicell.training.finetune import FinetuneConfig
+from lexicell.training.recipe import parse_config
 from lexicell.workflows.label_output import annotated, checked_out, write
 from lexicell.workflows.label_reference import Reference, open_reference
 from lexicell.workflows.labelling import (
@@ -56,6 +58,16 @@ class AnnotateOptions(TypedDict, total=False):
     """Neighbours that vote, for ``knn``."""
     samples: int | None
     """At most so many gene samples a cell: faster, but not every expressed gene is seen."""
+    overrides: Mapping[str, object] | None
+    """Dotted field of `AnnotateRecipe` to value, such as ``{"finetune.lr": 3e-4}``."""
+
+
+@dataclass(frozen=True)
+class AnnotateRecipe:
+    """What of `annotate` can be overridden by dotted fields."""
+
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """How the model is trained on, for method finetune."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +190,8 @@ def annotate(
         raise TypeError(
             f"annotate: no option {listing(unknown_options)}; there are {listing(AnnotateOptions.__annotations__, 20)}."
         )
+    overrides = options.get("overrides") or {}
+    recipe = annotate_recipe(overrides, method if isinstance(method, str) else method.name)
     way = _method(method, reference, options.get("k"), max_error)
     path = checked_out(out, query)
     wanted = [part.strip() for part in levels.split(",")] if isinstance(levels, str) else levels
@@ -188,7 +202,7 @@ def annotate(
         if reference is None or way.name == "head":
             learned = _Learned(loaded, _by_head(loaded, way, options.get("samples")))
         else:
-            asked = _Asked(way, wanted, max_error, seed, progress, options)
+            asked = _Asked(way, wanted, max_error, seed, progress, options, recipe)
             learned = _learn_from(reference, loaded, cells, asked)
         between = time.perf_counter()
         calls, unknown = learned.labelling(learned.model, cells, progress=progress)
@@ -198,7 +212,7 @@ def annotate(
     tree = learned.labelling.tree
     settings |= {"levels": list(wanted or tree.levels), "seed": seed}
     given = {"samples": options.get("samples"), "k": options.get("k"), "max_error": max_error}
-    settings |= {key: value for key, value in given.items() if value}
+    settings |= {key: value for key, value in given.items() if value} | dict(overrides)
     annotation = Annotation.from_calls(obs.index, tree, calls, wanted, settings, unknown)
     adata = annotated(query, annotation) if isinstance(query, AnnData) else None
     written = write(annotation, query if adata is None else adata, learned.labelling.report, path)
@@ -218,6 +232,7 @@ class _Asked:
     seed: int
     progress: bool
     options: AnnotateOptions
+    recipe: AnnotateRecipe
 
 
 @dataclass(frozen=True)
@@ -257,7 +272,7 @@ def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells,
         if loss is not None:
             console.print(loss.said())
     if asked.method.name == "finetune":
-        tuned, apart = finetuned(model, known, shared, seed=asked.seed, said=console.print)
+        tuned, apart = finetuned(model, known, shared, asked.recipe.finetune, seed=asked.seed, said=console.print)
         model = tuned.model
         settings |= {"finetune_steps": tuned.steps}
     labelling = learn(
@@ -278,6 +293,27 @@ def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells,
         settings |= {"weight_of_likelihood": likelihood, "weight_of_profiles": profiles, "weight_of_model": own}
     settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
     return _Learned(model, labelling, overlap, loss, settings)
+
+
+def annotate_recipe(overrides: Mapping[str, object], method: str) -> AnnotateRecipe:
+    """Return the recipe with dotted fields changed.
+
+    Raises
+    ------
+    InputError
+        When there is no such field, a value cannot be, or the method has no use for it.
+    """
+    tree: dict[str, Any] = {}
+    for key, value in overrides.items():
+        section, _, name = key.partition(".")
+        if name:
+            tree.setdefault(section, {})[name] = value
+        else:
+            tree[section] = value
+    recipe = parse_config(AnnotateRecipe, tree, "annotate", "annotate")
+    if overrides and method != "finetune":
+        raise InputError(f"{listing(overrides)}: for method finetune alone; got method {method}.")
+    return recipe
 
 
 def _method(method: MethodName | Method, reference: Reference | None, k: int | None, max_error: float | None) -> Method:

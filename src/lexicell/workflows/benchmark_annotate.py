@@ -15,6 +15,7 @@ from lexicell.errors import InputError, listing
 from lexicell.evaluation.identity import identity
 from lexicell.evaluation.runner import Answer, Competitor, Problem, run_benchmark
 from lexicell.inference.cell_model import CellModel
+from lexicell.workflows.annotate import annotate_recipe
 from lexicell.workflows.benchmark_competitors import (
     TOOLS,
     Embedded,
@@ -46,6 +47,7 @@ def benchmark_annotate(
     min_cells: int = 1,
     seeds: int = 3,
     baseline: str | None = None,
+    overrides: Mapping[str, object] | None = None,
     progress: bool = True,
 ) -> BenchmarkResult:
     """Let lexicell and other methods label the same held-out cells, and compare them.
@@ -74,6 +76,8 @@ def benchmark_annotate(
     baseline
         Whom the others are compared with, by paired intervals: a competitor, or ``best``: of each task and level the
         best one of the other tools and embeddings. Default: logistic regression, where it takes part.
+    overrides
+        How the method ``finetune`` trains: dotted field of `AnnotateRecipe` to value, as for `annotate`.
     progress
         Print a line after each answer.
 
@@ -86,7 +90,9 @@ def benchmark_annotate(
     who = entrants or Entrants()
     _check(who.methods, seeds, labelled)
     tasks = store_tasks(opened, split=split, levels=levels, min_cells=min_cells)
-    chosen, arrays = _enter(who, opened, folder, progress=progress)
+    if overrides:
+        annotate_recipe(overrides, "finetune" if "finetune" in who.methods else ", ".join(who.methods))
+    chosen, arrays = _enter(who, opened, folder, overrides, progress=progress)
     others = [name for name in chosen if name in TOOLS or name.rpartition(", ")[0] in arrays]
     baselines = _baselines(baseline, chosen, others)
     tasks = [replace(task, embeddings=arrays) for task in tasks]
@@ -97,7 +103,7 @@ def benchmark_annotate(
 
 
 def _enter(
-    who: Entrants, store: Store, folder: Path, *, progress: bool
+    who: Entrants, store: Store, folder: Path, overrides: Mapping[str, object] | None, *, progress: bool
 ) -> tuple[dict[str, Competitor], dict[str, npt.NDArray[np.float32]]]:
     """Return the competitors, and the embeddings of all cells that some of them read."""
     chosen = choose_tools(who.competitors)
@@ -113,11 +119,12 @@ def _enter(
         for key, own in _own(name, who.methods, made_of).items():
             chosen[key] = _on_embedding(name, own, lambda *_, made=embedded: made)
         if "finetune" in who.methods:
-            chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model, made_of), store)
+            chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model, made_of), store, overrides)
     if "counts" in who.methods:
         chosen["no model, probe"] = method_competitor(None, ProbeMethod())
     if who.pretrain is not None:
-        chosen |= _fold_pretrained(FoldModels(store, who.pretrain, folder / "runs"), who.methods)
+        models_of_folds = FoldModels(store, who.pretrain, folder / "runs")
+        chosen |= _fold_pretrained(models_of_folds, who.methods, overrides)
     return chosen, arrays
 
 
@@ -153,14 +160,16 @@ def _own(name: str, methods: Sequence[str], made_of: str) -> dict[str, Competito
     return {key: competitor for key, competitor in found.items() if key.rpartition(", ")[2] in methods}
 
 
-def _fold_pretrained(models: FoldModels, methods: Sequence[str]) -> dict[str, Competitor]:
+def _fold_pretrained(
+    models: FoldModels, methods: Sequence[str], overrides: Mapping[str, object] | None
+) -> dict[str, Competitor]:
     """Return lexicell's methods on models pretrained on each fold's training cells."""
     name = "pretrained on the fold"
     found = {}
     for key, own in _own(name, methods, models.made_of).items():  # even what draws nothing differs with the model
         found[key] = _on_embedding(name, replace(own, seeded=True), models.embedding)
     if "finetune" in methods:
-        found[f"{name}, finetune"] = finetune_competitor(models, models.store)
+        found[f"{name}, finetune"] = finetune_competitor(models, models.store, overrides)
     return found
 
 

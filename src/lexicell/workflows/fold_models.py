@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,7 @@ from lexicell.model.checkpoint import WEIGHTS
 from lexicell.training.recipe import load_recipe
 from lexicell.training.run_folder import RUN, read_json
 from lexicell.training.start import FromScratch, baseline_of
-from lexicell.workflows.annotate import annotate
+from lexicell.workflows.annotate import annotate, annotate_recipe
 from lexicell.workflows.benchmark_competitors import Embedded, embed_timed
 from lexicell.workflows.benchmark_tasks import shared_genes
 from lexicell.workflows.prepare import prepare
@@ -125,8 +126,18 @@ def untrained_model(recipe: str, store: Store) -> CellModel:
     return CellModel(*start.build(loaded, data, baseline_of(loaded, data), fresh=True))
 
 
-def finetune_competitor(models: ModelOfFold, store: Store) -> Competitor:
-    """Return lexicell's fine-tuning, which trains a model on with the labels of the fold's training cells."""
+def finetune_competitor(models: ModelOfFold, store: Store, overrides: Mapping[str, object] | None = None) -> Competitor:
+    """Return lexicell's fine-tuning, which trains a model on with the labels of the fold's training cells.
+
+    Parameters
+    ----------
+    models
+        Gives the model of a fold.
+    store
+        All cells.
+    overrides
+        Dotted fields of `AnnotateRecipe`, which say how.
+    """
 
     def answer(problem: Problem, seed: int) -> Answer:
         reference, query = subset(store, problem.train), subset(store, problem.test)
@@ -144,12 +155,14 @@ def finetune_competitor(models: ModelOfFold, store: Store) -> Competitor:
             reference_species=species_of(store),
             seed=seed,
             progress=False,
+            overrides=overrides,
         )
         labels = result.annotation.labels(problem.level).astype(object).to_numpy()
         seconds = result.seconds["reference"], result.seconds["query"]
         return Answer(labels, result.annotation.confidence(problem.level).to_numpy(), seconds)
 
-    return Competitor(answer, made_of=models.made_of)
+    how = annotate_recipe(overrides or {}, "finetune")
+    return Competitor(answer, made_of=f"{models.made_of} {how}")
 
 
 def species_of(store: Store) -> str:

@@ -32,7 +32,7 @@ from lexicell.genes.lexicon import Lexicon
 from lexicell.inference.cell_model import CellModel
 from lexicell.labels import LabelTree
 from lexicell.randomness import generator
-from lexicell.training.finetune import Finetuned, finetune
+from lexicell.training.finetune import FinetuneConfig, Finetuned, finetune
 from lexicell.workflows.label_reference import LabelledReference
 
 CELLS_AT_ONCE = 1024  # cells that are read, embedded and labelled together
@@ -261,6 +261,7 @@ def finetuned(
     model: AnnotatingModel,
     reference: LabelledReference,
     genes: Int64,
+    config: FinetuneConfig | None = None,
     *,
     seed: int = 0,
     said: Callable[[str], None] | None = None,
@@ -283,7 +284,8 @@ def finetuned(
     held_out[min(folds, key=len)] = True
     rows = balanced_subset(reference.codes, LEARN_FROM, generator(seed, "finetune cells"))
     counts = sparse.vstack([part.over(genes).counts for part in _some(reference, rows)], format="csr")
-    tuned = finetune(model, counts, genes, reference.codes[rows], reference.tree, held_out[rows], seed=seed, said=said)
+    codes = reference.codes[rows]
+    tuned = finetune(model, counts, genes, codes, reference.tree, held_out[rows], config, seed=seed, said=said)
     return tuned, Apart(held_out, by_donor)
 
 

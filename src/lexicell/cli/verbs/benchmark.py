@@ -19,6 +19,7 @@ def benchmark_annotate(
     min_cells: int = 1,
     seeds: int = 3,
     baseline: str | None = None,
+    overrides: dict[str, object] | None = None,
 ) -> Result:
     """Annotate the same held-out cells with lexicell, other tools and other embeddings; print who does best.
 
@@ -46,6 +47,8 @@ def benchmark_annotate(
     baseline
         Whom the others are compared with, by paired intervals: a competitor, or best: of each task and level the best
         one of the other tools and embeddings. Default: logistic_regression, where it takes part.
+    overrides
+        Fields of how the method finetune trains, in dotted form.
     """
     from lexicell.workflows.benchmark_annotate import benchmark_annotate
 
@@ -59,4 +62,5 @@ def benchmark_annotate(
         min_cells=min_cells,
         seeds=seeds,
         baseline=baseline,
+        overrides=overrides,
     )

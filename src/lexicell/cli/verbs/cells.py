@@ -78,6 +78,7 @@ def annotate(
     samples: int | None = None,
     seed: int = 0,
     out: Path,
+    overrides: dict[str, object] | None = None,
 ) -> Result:
     """Annotate cells with the labels of a reference; with the truth in the query, print accuracy and macro-F1.
 
@@ -92,9 +93,10 @@ def annotate(
     levels
         Label columns, coarse to fine, with commas between. Default: those of the reference or of the run.
     method
-        probe: a linear model on the embedding and one on gene counts, multiplied; finetune: the same with the
-        model trained on first, which takes minutes, or hours without a GPU; knn: vote of the nearest reference cells in
-        the model's embedding; head: the label head, where one was trained.
+        probe: four opinions, multiplied: a linear model on gene counts, likeness to each type's profile, the counts'
+        likelihood in each type, and a linear model on the embedding; finetune: the same with the model trained on first
+        (its head then speaks for the embedding), which takes minutes, or hours without a GPU; knn: vote of the nearest
+        reference cells in the model's embedding; head: the label head, where one was trained.
     taxonomy
         CSV or TSV of the label tree: columns child and parent, and level where levels share labels. Default: the tree
         is read off the reference's cells.
@@ -113,6 +115,8 @@ def annotate(
     out
         File to write: an h5ad with new obs columns, or a CSV. Beside it lie a CSV and a JSON in the layout of
         MapMyCells, and a plot of how far probabilities can be trusted.
+    overrides
+        Fields of how a model is fine-tuned, in dotted form.
     """
     from lexicell.workflows.annotate import annotate
 
@@ -132,4 +136,5 @@ def annotate(
         k=k,
         samples=samples,
         seed=seed,
+        overrides=overrides,
     )
