@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +35,18 @@ def test_moments_are_those_of_numpy() -> None:
         np.testing.assert_allclose(moments.variance[gene], own.var(axis=0, ddof=1), rtol=1e-9)
     assert moments.n[5] == 0
     assert np.isnan(moments.variance[5]).all()
+
+
+def test_memory_does_not_grow_with_the_cells(cell_model: CellModel, known: Query) -> None:
+    part = known.take(np.arange(10))
+    token_moments(cell_model, [part])  # what is made once
+    peaks = []
+    for times in (2, 20):
+        tracemalloc.start()
+        token_moments(cell_model, (part for _ in range(times)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_every_expressed_gene_is_seen_once_a_cell(cell_model: CellModel, known: Query) -> None:

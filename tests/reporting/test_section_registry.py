@@ -43,6 +43,12 @@ def tables() -> dict[str, pd.DataFrame]:
         "genes_probes": pd.DataFrame({"task": "receptor", "method": ["lexicell", "pca"], "auroc": [0.8, 0.7]}).assign(
             low=0.6, high=0.9, auroc_matched=0.7, positives=20, negatives=90
         ),
+        "genes_contextual": pd.DataFrame(
+            {"a": ["T1", "T1", "T2"], "b": ["T2", "T3", "T3"], "distance": [0.5, np.nan, 0.8], "genes": [9, 0, 9]}
+        ),
+        "genes_contextual_genes": genes(12, species="a", gene_id=[f"g{i}" for i in range(12)]).assign(
+            group=["T1", "T2", "T3"] * 4, n=9, distance=p, spread=p[::-1]
+        ),
         "genes_tissue": genes(12, a="x", b="y", displacement_p=p, displacement_fdr=p).assign(
             displacement_effect=p, displacement_excess=p, rbo_effect=p, rbo_fdr=p
         ),

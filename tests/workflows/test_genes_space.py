@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from anndata import read_h5ad, read_zarr
+from sklearn.metrics import roc_auc_score
 
 from lexicell.data.cells import covariate_levels, merge_lexicons
 from lexicell.data.store import Store
@@ -17,7 +18,10 @@ from lexicell.datasets.simulate import Simulation, SimulationConfig, simulate
 from lexicell.errors import InputError
 from lexicell.inference.cell_model import CellModel
 from lexicell.model.checkpoint import ModelSpec
+from lexicell.reporting.gene_sections import contextual_section
+from lexicell.reporting.run_tables import RunTables
 from lexicell.reporting.text import print_tables
+from lexicell.workflows import genes_contextual_groups
 from lexicell.workflows.genes_coherence import genes_coherence
 from lexicell.workflows.genes_contextual import genes_contextual
 from lexicell.workflows.genes_contrast import genes_contrast
@@ -131,6 +135,53 @@ def test_contextual_embeddings_are_written(cell_model: CellModel, store: Store, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5ad", "c.parquet", "c.zarr"]
 
 
+def test_groups_are_compared_and_drawn(
+    cell_model: CellModel, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, folder = tmp_path / "c.h5ad", tmp_path / "p"
+    done = genes_contextual(cell_model, store.path, by="class", out=out, pictures=folder, progress=False)
+    assert {path.name for path in done.written} == {path.name for path in folder.iterdir()}
+    assert {path.suffix for path in done.written} == {".csv", ".parquet", ".svg", ".png"}
+    first = done.genes.iloc[0]
+    adata, gene = read_h5ad(out), f"{first['species']}:{first['gene_id']}"
+    layers = {(kind, g): adata[gene].layers[f"{kind} {g}"][0] for kind in ("mean", "variance") for g in ("T1", "T2")}
+    n = adata.obsm["n"].loc[gene]
+    gap = ((layers["mean", "T1"] - layers["mean", "T2"]) ** 2).sum()
+    noise = sum(layers["variance", g].sum() / n[g] for g in ("T1", "T2"))
+    within = np.mean([layers["variance", g].sum() for g in ("T1", "T2")])
+    assert first["spread"] == pytest.approx(np.sqrt((gap - noise) / within), rel=1e-3)
+    assert first["distance"] == pytest.approx(first["spread"])
+    assert done.genes["spread"].is_monotonic_decreasing
+    assert done.distances["genes"].tolist() == [len(done.genes) // 2]
+    tables = {
+        path.stem: pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path) for path in done.written[:2]
+    }
+    section = contextual_section(RunTables("run", tables=tables))
+    assert section is not None
+    assert section.tables[0].rows[0][1] == first["symbol"]
+    json.dumps(done.figures())
+    print_tables(done.tables())
+    assert "differs most between groups" in capsys.readouterr().out
+
+
+def test_a_run_keeps_the_comparison_where_its_report_looks(
+    run: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = genes_contextual(run, store.path, by="type", out=tmp_path / "c.parquet", samples=1, progress=False)
+    assert len(done.distances) == 6  # pairs of four types
+    assert {path.parent for path in done.written} == {run / "report"}
+    monkeypatch.setattr(genes_contextual_groups, "MOST_GROUPS", 3)
+    monkeypatch.setattr(genes_contextual_groups, "MOST_GENES", 50)
+    few = genes_contextual(run, store.path, by="type", out=tmp_path / "c.parquet", samples=1, progress=False)
+    assert len(few.groups) == 4
+    assert len(few.distances) == 3
+    assert few.genes["gene_id"].nunique() <= 50
+    alone = genes_contextual(run, store.path, by="type", groups=["T1.1"], out=tmp_path / "c.parquet", progress=False)
+    assert (len(alone.distances), alone.written) == (0, ())
+    for path in done.written:
+        path.unlink()  # the run is shared
+
+
 def test_contextual_refuses_what_is_not_there(cell_model: CellModel, store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.h5ad or \.zarr or \.parquet"):
         genes_contextual(cell_model, store.path, by="class", out=tmp_path / "c.csv")
@@ -161,6 +212,36 @@ def test_groups_of_cells_are_compared(cell_model: CellModel, store: Store, tmp_p
     assert json.loads(json.dumps(found.figures()))["pairs"][0]["genes"] == len(found.genes)
     assert {"genes_tissue.svg", "genes_tissue.png", "genes_tissue.parquet"} <= {p.name for p in tmp_path.iterdir()}
     assert len(found.tables()) == 2
+
+
+def test_planted_rewired_genes_change_company(cell_model: CellModel, tmp_path: Path) -> None:
+    config = SimulationConfig(
+        phylogeny="(simulus_albus:0.1,simulus_niger:0.1);",
+        n_cells=1600,
+        n_genes=400,
+        tissues=("cortex", "liver"),
+        n_rewired=20,
+        n_convergent=0,
+        convergent_species=(),
+        markers_per_type=3,
+    )
+    truth = simulate(config)
+    dataset = {"adata": truth.cells[SPECIES], "species": SPECIES, "donor": "donor", "tissue": {"obs": "tissue"}}
+    prepare({"datasets": [dataset]}, tmp_path / "store", progress=False)
+    opened = [Store.open(tmp_path / "store")]
+    spec: ModelSpec = replace(
+        cell_model.spec, lexicon=merge_lexicons(opened), label_tree=None, covariates=covariate_levels(opened)
+    )
+    network = spec.build()
+    network.initialise(torch.Generator().manual_seed(0))
+    found = genes_tissue(
+        CellModel(network, spec, device="cpu"), tmp_path / "store", by="tissue", table="coexpression", progress=False
+    ).genes
+    planted = found["gene_id"].isin(truth.genes.loc[truth.genes["rewired"], "gene_id"])
+    assert planted.sum() >= 10
+    aurocs = {name: roc_auc_score(planted, found[f"{name}_excess"]) for name in ("displacement", "rbo", "jaccard")}
+    assert min(aurocs.values()) > 0.8, aurocs
+    assert ((found["displacement_fdr"] <= 0.05) & ~planted).sum() <= 2
 
 
 def test_tissue_refuses_half_a_pair(cell_model: CellModel, store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lexicell.reporting.gene_contexts import contexts_figure
 from lexicell.reporting.gene_figures import coherence_dots, volcano
 from lexicell.reporting.gene_maps import gene_graph, gene_map
 from lexicell.reporting.run_tables import RunTables
@@ -61,6 +62,23 @@ def coherence_section(run: RunTables) -> Section | None:
             tables.append(table_of(more, title, others))
     drawn = picture(coherence_dots(table), "genes_coherence", caption)
     return Section("genes-coherence", "Is the gene space biology?", (), (drawn,), tuple(tables))
+
+
+def contextual_section(run: RunTables) -> Section | None:
+    """Return how groups of cells differ in what the model makes of their genes."""
+    groups = run.table("genes_contextual", "a", "b", "distance", "genes")
+    genes = run.table("genes_contextual_genes", "species", "gene_id", "symbol", "group", "distance", "spread")
+    if groups is None or genes is None:
+        return None
+    caption = (
+        "Mean token states: distances between groups of cells, in units of a gene's standard deviation from cell to "
+        "cell within a group, without what noise adds. A state holds the gene's own count: genes expressed otherwise "
+        "differ too."
+    )
+    drawn = picture(contexts_figure(groups, genes), "genes_contextual", caption)
+    foremost = genes.drop_duplicates(["species", "gene_id"]).head(_FOREMOST)
+    shown = table_of(foremost, "Genes that differ most between groups", ("species", "symbol", "spread"))
+    return Section("genes-contextual", "Genes in each group of cells", (), (drawn,), (shown,))
 
 
 def tissue_section(run: RunTables) -> Section | None:

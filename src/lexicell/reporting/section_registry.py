@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lexicell.reporting.gene_sections import (
     coherence_section,
+    contextual_section,
     contrast_section,
     map_section,
     neighbours_section,
@@ -53,6 +54,7 @@ ENTRIES = (
     Entry("genes_map", map_section),
     Entry("genes_neighbours", neighbours_section),
     Entry("genes_coherence", coherence_section),
+    Entry("genes_contextual", contextual_section),
     Entry("genes_tissue", tissue_section),
     Entry("genes_contrast", contrast_section),
     Entry("interpret_counts", counts_section),

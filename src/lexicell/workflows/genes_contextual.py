@@ -26,6 +26,8 @@ from lexicell.randomness import generator
 from lexicell.reporting.text import Table
 from lexicell.workflows.embed import load
 from lexicell.workflows.genes_cells import Groups, groups_of, open_cells, queries
+from lexicell.workflows.genes_contextual_groups import GroupStates, write_contexts
+from lexicell.workflows.interpret_cells import report_folder
 
 ENDINGS = (".h5ad", ".zarr", ".parquet")
 
@@ -38,16 +40,33 @@ class GenesContextualResult:
     groups: pd.DataFrame
     """One row a group: group, cells, genes (seen), states, layer (its key in the file)."""
     out: Path
+    distances: pd.DataFrame
+    """One row a pair of groups: see `lexicell.workflows.genes_contextual_groups.GroupStates.tables`."""
+    genes: pd.DataFrame
+    """One row a gene and group: species, gene_id, symbol, group, n, distance, spread; foremost genes first."""
+    written: tuple[Path, ...]
+    """Tables and pictures."""
 
     def figures(self) -> dict[str, Any]:
         """Return the figures for programs."""
-        return {"by": self.level, "groups": self.groups.to_dict("records"), "out": str(self.out)}
+        return {"by": self.level, "groups": self.groups.to_dict("records"), "out": str(self.out)} | {
+            "written": [str(path) for path in self.written]
+        }
 
     def tables(self) -> list[Table]:
         """Return the figures for people."""
         rows = tuple(tuple(row) for row in self.groups[["group", "cells", "genes", "states"]].itertuples(index=False))
         title = f"Contextual gene embeddings by {self.level}, in {self.out}"
-        return [Table(title, ("group", "cells", "genes seen", "token states"), rows)]
+        tables = [Table(title, ("group", "cells", "genes seen", "token states"), rows)]
+        if len(self.genes):
+            key = ["species", "gene_id"]
+            farthest = self.genes.sort_values("distance", ascending=False, kind="stable").drop_duplicates(key)
+            first = self.genes.drop_duplicates(key).head(10)[[*key, "symbol", "spread"]]
+            first = first.merge(farthest[[*key, "group"]], on=key)
+            rows = tuple(tuple(row) for row in first[["symbol", "spread", "group"]].itertuples(index=False))
+            words = ("gene", "spread, in standard deviations from cell to cell", "farthest from the others in")
+            tables.append(Table("Genes whose state differs most between groups", words, rows))
+        return tables
 
 
 def genes_contextual(
@@ -61,11 +80,13 @@ def genes_contextual(
     cells: int | None = None,
     samples: int | None = None,
     seed: int = 0,
+    pictures: str | Path | None = None,
     progress: bool = True,
 ) -> GenesContextualResult:
     """Write means and variances of every gene's token state in each group of cells.
 
-    One group is held in memory at a time, as (genes x width) sums, whatever the number of cells.
+    One group is held in memory at a time, as (genes x width) sums, whatever the number of cells; for the tables and the
+    picture that compare groups, the states of at most 1,000 genes in at most 60 groups are kept.
 
     Parameters
     ----------
@@ -90,6 +111,9 @@ def genes_contextual(
         At most so many gene samples a cell: faster, but not every expressed gene of a cell is seen.
     seed
         Draws the cells.
+    pictures
+        Folder for the tables and the picture that compare groups; ``report`` in the run's folder when None. A model
+        alone writes none without it.
     progress
         Show a progress bar.
 
@@ -111,6 +135,7 @@ def genes_contextual(
     layers = _layer_names(chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part{path.suffix}")
+    compared = GroupStates(collection, chosen)
     sink = _ParquetSink(part, loaded.lexicon) if path.suffix == ".parquet" else _AnnDataSink(part, loaded)
     rows = []
     try:
@@ -119,6 +144,7 @@ def genes_contextual(
         ):
             moments = token_moments(loaded, queries(collection, own), samples=samples)
             sink.add(name, layer, moments)
+            compared.add(name, moments)
             seen = int((moments.n > 0).sum())
             rows.append({"group": name, "cells": len(own), "genes": seen, "states": int(moments.n.sum())})
         table = pd.DataFrame(rows).assign(layer=layers)
@@ -127,7 +153,10 @@ def genes_contextual(
         part.replace(path)
     finally:
         _remove(part)
-    return GenesContextualResult(by, table, path)
+    distances, genes = compared.tables(loaded.lexicon)
+    folder = report_folder(model, pictures)
+    written = [] if folder is None else write_contexts(distances, genes, folder)
+    return GenesContextualResult(by, table, path, distances, genes, tuple(written))
 
 
 def _remove(path: Path) -> None:
