@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lexicell.gene_space.group_states import LEAST_STATES, from_the_others, spread, squared_distances, typical_distance
+from lexicell.gene_space.group_states import LEAST_STATES, from_the_others, group_distances, spread, squared_distances
 
 WIDTH = 6
 
@@ -25,7 +25,7 @@ def moments(
 
 
 def test_groups_that_do_not_differ_are_nothing_apart_however_few_their_cells(rng: np.random.Generator) -> None:
-    n = np.repeat([[5], [8], [200]], 400, axis=1)
+    n = np.repeat([[10], [14], [200]], 400, axis=1)
     centre = np.broadcast_to(rng.standard_normal((400, WIDTH)), (3, 400, WIDTH))
     squared = squared_distances(*moments(rng, centre, n, 2.0), n)
     for a, b in ((0, 1), (0, 2), (1, 2)):
@@ -38,7 +38,7 @@ def test_distances_are_in_standard_deviations(rng: np.random.Generator) -> None:
     centre = np.zeros((2, 300, WIDTH))
     centre[1, :, 0] = 3.0 * np.sqrt(WIDTH)
     squared = squared_distances(*moments(rng, centre, n, 1.5), n)
-    distance, shared = typical_distance(squared)
+    distance, shared = group_distances(squared)
     assert distance[0, 1] == pytest.approx(2.0, abs=0.05)
     assert shared[0, 1] == 300
     assert np.isnan(distance[0, 0])
@@ -58,7 +58,7 @@ def test_what_was_hardly_seen_is_unknown(rng: np.random.Generator) -> None:
     n = np.full((3, 5), 20)
     n[0, 0], n[1:, 1], n[0, 2:] = LEAST_STATES - 1, 0, 0
     squared = squared_distances(rng.standard_normal((3, 5, WIDTH)), np.ones((3, 5)), n)
-    distance, shared = typical_distance(squared)
+    distance, shared = group_distances(squared)
     assert shared.tolist() == [[0, 0, 0], [0, 0, 4], [0, 4, 0]]
     assert np.isnan(distance[0]).all()
     assert np.isnan(spread(squared)[1])

@@ -152,7 +152,7 @@ def test_groups_are_compared_and_drawn(
     assert first["spread"] == pytest.approx(np.sqrt((gap - noise) / within), rel=1e-3)
     assert first["distance"] == pytest.approx(first["spread"])
     assert done.genes["spread"].is_monotonic_decreasing
-    assert done.distances["genes"].tolist() == [len(done.genes) // 2]
+    assert done.distances["genes"].tolist() == [len(done.genes) // 2]  # of genes that both saw ten times
     tables = {
         path.stem: pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path) for path in done.written[:2]
     }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 
-LEAST_STATES = 5  # of a gene in a group
+LEAST_STATES = 10  # of a gene in a group
 
 
 def squared_distances(
@@ -49,17 +49,17 @@ def squared_distances(
     return out
 
 
-def typical_distance(squared: Float64) -> tuple[Float64, npt.NDArray[np.int64]]:
-    """Return the distance of every two groups by their median gene, and how many genes both saw, (n_groups, n_groups).
+def group_distances(squared: Float64) -> tuple[Float64, npt.NDArray[np.int64]]:
+    """Return the distance of every two groups, and how many genes both saw, (n_groups, n_groups).
 
-    NaN where they share no gene.
+    The root of the mean over genes, which noise raises no more than it lowers; NaN where they share no gene.
     """
     distance, shared = np.full(squared.shape[:2], np.nan), np.zeros(squared.shape[:2], np.int64)
     for a, b in permutations(range(len(squared)), 2):
         own = squared[a, b][~np.isnan(squared[a, b])]
         shared[a, b] = len(own)
         if len(own):
-            distance[a, b] = np.sqrt(max(float(np.median(own)), 0.0))
+            distance[a, b] = np.sqrt(max(float(own.mean()), 0.0))
     return distance, shared
 
 

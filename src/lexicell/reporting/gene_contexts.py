@@ -46,7 +46,7 @@ def contexts_figure(groups: pd.DataFrame, genes: pd.DataFrame) -> Figure:
         empty.set_visible(False)
         order = _tree(above, square)
         labels = [names[spot] for spot in order]
-        _heat(left, square[np.ix_(order, order)], labels, labels, "Groups: distance of the median gene")
+        _heat(left, square[np.ix_(order, order)], labels, labels, "Groups: distance over their genes")
         _heat(
             right,
             wide.reindex(columns=labels).to_numpy(dtype=float),

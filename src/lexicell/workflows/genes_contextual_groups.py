@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lexicell.data.cells import CellCollection
-from lexicell.gene_space.group_states import LEAST_STATES, from_the_others, spread, squared_distances, typical_distance
+from lexicell.gene_space.group_states import LEAST_STATES, from_the_others, group_distances, spread, squared_distances
 from lexicell.genes.lexicon import Lexicon
 from lexicell.inference.contextual import RunningMoments
 from lexicell.reporting.gene_contexts import contexts_figure
@@ -65,7 +65,7 @@ class GroupStates:
         Returns
         -------
         groups : DataFrame
-            One row a pair of groups: a, b, distance (of the median gene, in standard deviations from cell to cell),
+            One row a pair of groups: a, b, distance (over genes, in standard deviations from cell to cell),
             genes (that both saw `LEAST_STATES` times).
         genes : DataFrame
             One row a gene and group that saw it: species, gene_id, symbol, group, n, distance (from where the gene is
@@ -73,7 +73,7 @@ class GroupStates:
         """
         n = np.stack(self._n)
         squared = squared_distances(np.stack(self._mean), np.stack(self._variance), n)
-        distance, shared = typical_distance(squared)
+        distance, shared = group_distances(squared)
         a, b = np.triu_indices(len(self.names), k=1)
         names = np.array(self.names, dtype=object)
         groups = pd.DataFrame({"a": names[a], "b": names[b], "distance": distance[a, b], "genes": shared[a, b]})
