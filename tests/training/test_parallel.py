@@ -142,6 +142,17 @@ def test_a_run_resumes_with_the_optimiser_of_tiny(
     assert_alike(tiny, out, TINY_ATOL)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
+def test_a_run_with_muon_goes_on_over_shared_out_weights(
+    forked: Forked, paths: list[str], tiny: Path, tmp_path: Path
+) -> None:
+    muon: dict[str, object] = {"optim.optimizer": "muon"}  # auto would be adamw there
+    out = train(forked, paths, tmp_path / "run", "one", TINY_STEPS - 1, changes=muon)
+    train(forked, paths, out, "fsdp", TINY_STEPS, changes=muon, resume=True)
+    assert_alike(tiny, out, 5 * TINY_ATOL)
+
+
 def resumed_alike(forked: Forked, paths: list[str], folder: Path, first: str, second: str, whole: Path) -> None:
     out = train(forked, paths, folder / f"{first}-{second}", first, 2)
     train(forked, paths, out, second, 4, resume=True)
