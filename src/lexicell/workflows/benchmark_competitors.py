@@ -19,6 +19,7 @@ from lexicell.annotation.held_out import final_calls, judge
 from lexicell.annotation.linear import fit_linear_tree
 from lexicell.annotation.methods import KnnMethod, Method, ProbeMethod, SeenCells, cross_fit, cross_fit_weighing
 from lexicell.annotation.tree import Calls, call_labels
+from lexicell.annotation.unknown import Novelty
 from lexicell.data.query import store_queries
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
@@ -143,6 +144,23 @@ def method_competitor(name: str | None, method: KnnMethod | ProbeMethod, made_of
         return _answer(problem, tree, calls, began, fitted)
 
     return Competitor(label, made_of=f"{made_of} {method}")
+
+
+def novelty_competitor(name: str, made_of: str = "") -> Competitor:
+    """Return the unknown score on an embedding of the task: it gives no labels, and 1 - score as confidence."""
+
+    def score(problem: Problem, seed: int) -> Answer:
+        began = time.perf_counter()
+        _, codes = _tree(problem)
+        learned, asked = problem.train_embeddings[name], problem.test_embeddings[name]
+        folds, _ = reference_folds(problem.train_groups, codes, seed)
+        novelty = Novelty.fit(learned, folds, seed=seed)
+        fitted = time.perf_counter()
+        known = 1 - novelty.score(asked).astype(np.float64)
+        seconds = fitted - began, time.perf_counter() - fitted
+        return Answer(np.full(len(known), None, dtype=object), known, seconds)
+
+    return Competitor(score, made_of=made_of)
 
 
 def with_embedding_time(answer: Answer, problem: Problem, seconds_a_cell: float) -> Answer:
