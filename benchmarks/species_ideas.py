@@ -395,12 +395,12 @@ def measured(bench: Bench, idea: str, seed: int, *, alone: bool) -> dict[str, An
     if idea == "profile rows":
         scores: dict[str, Any] = by_matched_genes(bench.task, seed, random=False)
     else:
-        scores = bench.scores(IDEAS[idea](bench, seed), seed, interval=alone)
+        scores = bench.scores(IDEAS[idea](bench, seed), seed, interval=alone or seed == 0)
     return scores | {"seconds": time.perf_counter() - begun}
 
 
 def summary(table: pd.DataFrame) -> Table:
-    """Return mean and range over seeds; [...] is the bootstrap over cells."""
+    """Return mean and range over seeds; of one seed alone, [...] is the bootstrap over cells."""
     rows = []
     for (task, idea), part in table.groupby(["task", "idea"], sort=False):
         cells = []
