@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     pytest.importorskip("umap")
 
 
+@pytest.mark.slow  # minutes of compiling
 def test_the_map_is_umaps_and_the_same_twice(cell_model: CellModel, tmp_path: Path) -> None:
     found = genes_map(cell_model, genes=120, out=tmp_path)
     assert json.loads(json.dumps(found.figures()))["method"] == "UMAP"
