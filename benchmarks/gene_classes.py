@@ -121,15 +121,22 @@ def _interval(drawn: npt.NDArray[np.float64]) -> list[float]:
     return [float(low), float(high)]
 
 
+def mean_and_range(values: Any) -> str:
+    """Return the mean over runs, and the range."""
+    v = np.asarray(values, dtype=float)
+    return f"{v.mean():.3f} ({v.min():.3f} to {v.max():.3f})" if len(v) > 1 else f"{v.mean():.3f}"
+
+
 def probe_tables(records: list[dict[str, Any]]) -> list[Table]:
     """Return, of each class, mean and range over runs of AUROCs and of what rows gain."""
     frame = pd.DataFrame(records)
     tables = []
     for task, part in frame.groupby("task", sort=False):
-        wide = part.groupby("method", sort=False)[list(COLUMNS)].agg(["mean", "min", "max"])
-        rows = tuple((method, *values) for method, values in zip(wide.index, wide.to_numpy(), strict=True))
-        words = tuple(word for name in COLUMNS.values() for word in (name, "least", "most"))
+        rows = tuple(
+            (method, *(mean_and_range(own[name]) for name in COLUMNS))
+            for method, own in part.groupby("method", sort=False)
+        )
         genes, others = part[["positives", "negatives"]].iloc[0]
         title = f"{task}: {genes} genes, {others} others, {part['run'].nunique()} runs"
-        tables.append(Table(title, ("embedding", *words), rows))
+        tables.append(Table(title, ("embedding", *COLUMNS.values()), rows))
     return tables

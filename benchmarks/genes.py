@@ -29,7 +29,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from gene_classes import probe_all, probe_tables, read_classes
+from gene_classes import mean_and_range, probe_all, probe_tables, read_classes
 from gene_simulations import calibration, rewired, trained
 
 from lexicell.gene_space.coherence import expression_bins
@@ -154,22 +154,21 @@ def coherence_tables(records: list[dict[str, Any]]) -> list[Table]:
     tables = []
     parts = pd.DataFrame(records).groupby("collection", sort=False) if records else ()
     for name, part in parts:
-        title, heads = f"{name}, {part['run'].nunique()} runs", ("table", "AUROC", "least", "most")
-        by_table = part.groupby("table", sort=False)
-        wide = by_table[["auroc", "auroc_matched"]].agg(["mean", "min", "max"])
-        rows = tuple((table, *values) for table, values in zip(wide.index, wide.to_numpy(), strict=True))
-        tables.append(Table(title, (*heads, "in bins", *heads[2:]), rows))
+        title, by_table = f"{name}, {part['run'].nunique()} runs", part.groupby("table", sort=False)
+        rows = tuple(
+            (table, *(mean_and_range(own[kind]) for kind in ("auroc", "auroc_matched"))) for table, own in by_table
+        )
+        tables.append(Table(title, ("table", "AUROC", "in bins"), rows))
         for beside in BESIDE:
             lines = []
             for table, own in by_table:
                 line: list[object] = [table]
                 for kind in ("auroc", "auroc_matched"):
                     gap = np.array([found[kind] for found in own[f"less {beside}"]])  # (runs, 3)
-                    line += [*(f(gap[:, 0]) for f in (np.mean, np.min, np.max)), gap[:, 1].min(), gap[:, 2].max()]
+                    line += [mean_and_range(gap[:, 0]), f"{gap[:, 1].min():.3f} to {gap[:, 2].max():.3f}"]
                 lines.append(tuple(line))
-            ends = ("least", "most", "95% from", "to")
-            words = ("table", "AUROC", *ends, "in bins", *ends)
-            tables.append(Table(f"{title}, less {beside}; intervals over sets", words, tuple(lines)))
+            words = ("table", "AUROC", "95% over sets", "in bins", "95% over sets")
+            tables.append(Table(f"{title}, less {beside}", words, tuple(lines)))
     return tables
 
 
