@@ -52,7 +52,9 @@ def coupled_labels(data: LineCells, coupled: Sequence[CoupledCells]) -> pd.DataF
     parts = [part for part in coupled if (labels[part.old] >= 0).any()] if tree is not None else []
     if tree is None or not parts:
         return None
-    names = np.concatenate([store.obs.index.to_numpy(dtype=object) for store in collection.stores])
+    edges = np.cumsum([0, *(store.n_cells for store in collection.stores)])
+    new = [store for store, begin in zip(collection.stores, edges[:-1], strict=True) if begin >= data.n_old_cells]
+    names = np.concatenate([store.obs.index.to_numpy(dtype=object) for store in new])
     source, species = collection.column("source"), collection.column("species")
     frames = []
     for part in parts:
@@ -61,7 +63,9 @@ def coupled_labels(data: LineCells, coupled: Sequence[CoupledCells]) -> pd.DataF
         found = [transfer(part.couplings, labels[part.old, place], n, groups) for place, n in enumerate(tree.sizes)]
         calls = call_labels(tree, consistent(tree, [probabilities for probabilities, _ in found]))
         said = tree.decode(calls.codes)
-        frame = pd.DataFrame({"cell": names[cells], "source": source[cells], "species": part.species})
+        frame = pd.DataFrame(
+            {"cell": names[cells - data.n_old_cells], "source": source[cells], "species": part.species}
+        )
         for place, level in enumerate(tree.levels):
             frame[level] = said[level].to_numpy(dtype=object)
             frame[level + PROB] = calls.probs[:, place]
