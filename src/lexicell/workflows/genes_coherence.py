@@ -89,8 +89,8 @@ class GenesCoherenceResult:
         ]
         if len(self.differences):
             rows = _rows(self.differences, "collection", ("baseline", "kind", "difference", "low", "high"))
-            heads = ("collection", "less", "AUROC", "difference", "95% from", "to")
-            tables.append(Table("lexicell less the others, resampling sets", heads, rows))
+            less = ("collection", "less", "AUROC", "difference", "95% from", "to")
+            tables.append(Table("lexicell less the others, resampling sets", less, rows))
         if len(self.probes):
             columns = ("method", "auroc", "low", "high", "auroc_matched", "positives", "negatives")
             rows = _rows(self.probes, "task", columns)

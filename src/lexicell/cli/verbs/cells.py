@@ -23,12 +23,16 @@ class Reading:
         obs column of the reference's donors. Default: donor, donor_id or donor_label, where there is one.
     counts
         Where the query's raw counts are: X, layers/NAME or raw. Default: what holds them.
+    samples
+        At most so many gene samples of a cell are averaged: faster, but not every expressed gene is seen. Default: as
+        many as it takes.
     """
 
     species: str | None = None
     reference_species: str | None = None
     donor: str | None = None
     counts: str | None = None
+    samples: int | None = None
 
 
 def embed(
@@ -75,7 +79,6 @@ def annotate(
     max_error: float | None = None,
     reading: Reading,
     k: int | None = None,
-    samples: int | None = None,
     seed: int = 0,
     out: Path,
     overrides: dict[str, object] | None = None,
@@ -107,9 +110,6 @@ def annotate(
         How the files are read.
     k
         Neighbours that vote, for knn.
-    samples
-        At most so many gene samples of a cell are averaged: faster, but not every expressed gene is seen. Default: as
-        many as it takes.
     seed
         Draws reference cells where there are more than are looked at.
     out
@@ -134,7 +134,7 @@ def annotate(
         counts=reading.counts,
         out=out,
         k=k,
-        samples=samples,
+        samples=reading.samples,
         seed=seed,
         overrides=overrides,
     )

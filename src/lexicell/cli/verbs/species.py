@@ -25,7 +25,8 @@ def extend(
 
     Phase 1 trains the new rows alone, with all else frozen; phase 2 trains everything at a lower rate, with old cells
     replayed. The report tells what was gained and what was forgotten, and the labels of matched groups are written
-    beside it (report/species_labels.csv). Genes of a known species that the old panel lacked are added as well. Interrupted with Ctrl-C, it stops at a step from which it can resume.
+    beside it (report/species_labels.csv). Genes of a known species that the old panel lacked are added as well.
+    Interrupted with Ctrl-C, it stops at a step from which it can resume.
 
     Parameters
     ----------
