@@ -10,7 +10,8 @@ Usage:
 
 `coherence` scores, in every run: rows as trained and as they began, with the expression level removed and whitened or
 not; the decoder's responses; mean token states by label; all beside each other; and PCA loadings and co-expression,
-which get the same treatments, of `--cells` cells (rows begin from up to 20,000: give the others as many). `--probes`
+which get the same treatments, of `--cells` cells (rows begin from up to 20,000: give PCA as many; co-expression never
+takes more than 2,000, whose scoring grows with the cells). `--probes`
 reads classes of genes besides (`gene_classes.py`). `calibration` simulates species without and with convergent genes:
 null p-values, and the realised against the nominal FDR. `rewired` simulates two tissues with genes that load on another
 program in one of them, and scores co-expression; with `--steps`, the tables of a model trained on them too. `trained`
@@ -31,6 +32,7 @@ import numpy as np
 import pandas as pd
 from gene_classes import mean_and_range, probe_all, probe_tables, read_classes
 from gene_simulations import calibration, rewired, trained
+from scipy.sparse import csc_matrix
 
 from lexicell.gene_space.coherence import expression_bins
 from lexicell.gene_space.gene_views import (
@@ -70,7 +72,7 @@ def treated(name: str, points: Any, level: Any) -> dict[str, Any]:
 
 
 def tables_of(run: Path, seed: int, most_cells: int, context_cells: int) -> tuple[dict[str, Any], Any, pd.DataFrame]:
-    """Return every embedding of a run's genes (PCA and co-expression of so many cells), their bins, and the genes."""
+    """Return every embedding of a run's genes (PCA of so many cells), their bins, and the genes."""
     model = CellModel.load(run)
     cells = open_cells(run, model, None)
     species = one_species(cells, None)
@@ -105,7 +107,8 @@ def tables_of(run: Path, seed: int, most_cells: int, context_cells: int) -> tupl
     found["rows and responses"] = side_by_side(found[f"rows, {half}"], found[f"responses, {half}"])
     found |= treated("PCA", pca, seen.level)
     found["rows and PCA"] = side_by_side(found[f"rows, {half}"], found[f"PCA, {half}"])
-    found["co-expression"] = scaled
+    few = np.sort(rng.permutation(seen.counts.shape[0])[:MOST_CELLS])  # scoring it takes time in line with cells
+    found["co-expression"] = standardised(csc_matrix(seen.counts[few]), seen.is_measured[few])
     found["expression profile"] = centred(expression_profile(seen.counts))
     found["random"] = generator(seed, "random embedding").standard_normal((len(seen.genes), 64))
     return found, expression_bins(seen.level), model.lexicon.table.iloc[seen.genes]
