@@ -67,7 +67,7 @@ def test_coherence_stands_beside_its_baselines(
     assert set(found.probes["method"]) == methods
     assert {path.name for path in found.written} == {path.name for path in (tmp_path / "out").iterdir()}
     assert (tmp_path / "out" / "genes_coherence.svg").read_text().startswith("<svg")
-    again = genes_coherence(run, gmt, species=SPECIES, table="rows", least=5, out=tmp_path / "again", progress=False)
+    again = genes_coherence(run, gmt, species=SPECIES, table="both", least=5, out=tmp_path / "again", progress=False)
     for method in ("pca", "coexpression", "random"):  # draws do not depend on what else is judged
         assert again.figures()["collections"]["chance"][method] == figures["collections"]["chance"][method]
     print_tables(found.tables())

@@ -109,7 +109,7 @@ def genes_coherence(
     *,
     store: str | Path | Sequence[str | Path] | None = None,
     species: str | None = None,
-    table: GeneTable = "both",
+    table: GeneTable = "rows",
     embeddings: Sequence[str | Path] = (),
     probes: str | Path | None = None,
     least: int = 10,

@@ -29,7 +29,7 @@ def genes_coherence(
     sets: list[Path],
     store: list[Path] | None = None,
     species: str | None = None,
-    table: Literal["rows", "responses", "both"] = "both",
+    table: Literal["rows", "responses", "both"] = "rows",
     embeddings: list[Path] | None = None,
     probes: Path | None = None,
     least: int = 10,
