@@ -307,6 +307,16 @@ def _name_cells(axis: Axes, rows: Sequence[str], columns: Sequence[str], share: 
             mark.set_in_layout(False)  # they lie inside their cells: measuring them only costs time
 
 
+def label_cells(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Write the names of a heat map's rows and columns beside it, and take grid and frame away."""
+    small = 8 if max(len(rows), len(columns)) <= 30 else 6
+    axis.set_xticks(range(len(columns)), columns, rotation=90, fontsize=small)
+    axis.set_yticks(range(len(rows)), rows, fontsize=small)
+    axis.tick_params(length=0)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+
+
 def method_bars(table: pd.DataFrame) -> Figure:
     """Draw accuracy and macro-F1 of each method, one panel a level.
 

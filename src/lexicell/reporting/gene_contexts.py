@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
-from lexicell.reporting.figures import MUTED, RULE, STYLE
+from lexicell.reporting.figures import MUTED, RULE, STYLE, label_cells
 
 FOREMOST = 25  # genes that are drawn
 
@@ -76,12 +76,7 @@ def _heat(axis: Axes, values: npt.NDArray[np.float64], rows: list[str], columns:
     colours = mpl.colormaps["cividis"].with_extremes(bad=RULE)
     top = float(np.nanmax(values, initial=0.0))
     image = axis.imshow(values, cmap=colours, vmin=0, vmax=max(top, 1e-9), interpolation="nearest", aspect="auto")
-    small = 8 if max(len(rows), len(columns)) <= 30 else 6
-    axis.set_xticks(range(len(columns)), columns, rotation=90, fontsize=small)
-    axis.set_yticks(range(len(rows)), rows, fontsize=small)
-    axis.tick_params(length=0)
-    axis.grid(visible=False)
-    axis.spines[:].set_visible(False)
+    label_cells(axis, rows, columns)
     axis.set_title(title, fontsize=9)
     bar = axis.figure.colorbar(image, ax=axis, shrink=0.7, aspect=30)
     bar.set_label("in standard deviations from cell to cell")

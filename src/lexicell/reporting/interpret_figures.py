@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lexicell.reporting.figures import INK, MUTED, PALETTE, RULE, STYLE
+from lexicell.reporting.figures import INK, MUTED, PALETTE, RULE, STYLE, label_cells
 from lexicell.reporting.gene_figures import volcano
 
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
@@ -114,12 +114,7 @@ def heat_map(
             interpolation="nearest",
             aspect="auto",
         )
-        small = 8 if max(len(rows), len(columns)) <= 30 else 6
-        axis.set_xticks(range(len(columns)), columns, rotation=90, fontsize=small)
-        axis.set_yticks(range(len(rows)), rows, fontsize=small)
-        axis.tick_params(length=0)
-        axis.grid(visible=False)
-        axis.spines[:].set_visible(False)
+        label_cells(axis, rows, columns)
         axis.set(title=title, xlabel=x_label, ylabel=y_label)
         figure.colorbar(image, ax=axis, shrink=0.7, aspect=30, label=bar)
     return figure
