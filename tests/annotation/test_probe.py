@@ -4,10 +4,14 @@ import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
+from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.linear import LinearSettings
+from lexicell.annotation.methods import ProbeMethod, SeenCells, cross_fit_pooling
 from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, balanced_subset, log_scaled
 from lexicell.evaluation.baselines import log_cpm
 from lexicell.labels import LabelTree
+
+GENES_ALONE = (1.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture
@@ -23,27 +27,29 @@ def cells() -> tuple[np.ndarray, sparse.csr_matrix, pd.DataFrame]:
     return embedding.astype(np.float32), sparse.csr_matrix(rng.poisson(rate)), obs
 
 
-def test_genes_and_embedding_both_judge(cells):
+@pytest.mark.parametrize(("family", "genes_know"), [("x", True), ("y", False)])
+def test_genes_and_embedding_both_judge(cells, family, genes_know):
     embedding, counts, obs = cells
-    tree = LabelTree.from_frame(obs, ["class", "type"])
+    here = (obs["class"] == family).to_numpy()
+    embedding, counts, obs = embedding[here], counts[here], obs[here]
+    tree = LabelTree.from_frame(obs, ["type"])
     codes = tree.encode(obs)
+    known, asked = (SeenCells(embedding[half], counts[half]) for half in (slice(40), slice(40, 80)))
 
-    def hits(settings: ProbeSettings) -> np.ndarray:
-        probe = Probe.fit(embedding[:80], counts[:80], codes[:80], tree, settings)
-        called = probe.tables(embedding[80:], counts[80:])[1].argmax(axis=1)
-        return np.array([(called == codes[80:, 1])[codes[80:, 0] == place].mean() for place in range(2)])
+    def hits(settings: ProbeSettings) -> float:
+        folds, _ = reference_folds(None, codes[:40])
+        method, _ = cross_fit_pooling(ProbeMethod(settings), known, codes[:40], tree, folds)
+        called = method.fit(known, codes[:40], tree).tables(asked)[0].argmax(axis=1)
+        return float((called == codes[40:, 0]).mean())
 
-    both = hits(ProbeSettings())
-    assert (both > 0.8).all(), both
-    genes_alone = hits(ProbeSettings(weights=(0.0, 0.0, 0.0)))
-    assert genes_alone[0] > 0.9
-    assert genes_alone[1] < 0.75
+    assert hits(ProbeSettings()) > 0.85
+    assert (hits(ProbeSettings(shares=GENES_ALONE)) > 0.75) == genes_know
 
 
 def test_by_genes_alone_it_is_a_logistic_regression(cells):
     embedding, counts, obs = cells
     tree = LabelTree.from_frame(obs, ["type"])
-    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, ProbeSettings(weights=(0.0, 0.0, 0.0)))
+    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, ProbeSettings(shares=GENES_ALONE))
     depth = np.asarray(counts.sum(axis=1))
     logs = np.log1p(counts.toarray() / depth * np.median(depth[:80]))
     logs -= logs[:80].mean(axis=0)
@@ -56,7 +62,7 @@ def test_without_an_embedding_counts_alone_judge(cells):
     _, counts, obs = cells
     tree = LabelTree.from_frame(obs, ["class", "type"])
     probe = Probe.fit(np.empty((160, 0), np.float32), counts, tree.encode(obs), tree)
-    assert probe.weights[2] == 0
+    assert probe.pool.shares[3] == 0
     calls = probe.tables(np.empty((160, 0), np.float32), counts)[0].argmax(axis=1)
     assert (calls == tree.encode(obs)[:, 0]).mean() > 0.95
 
@@ -103,5 +109,13 @@ def test_an_embedding_that_knows_nothing_has_nothing_to_say(cells):
     noise = np.random.default_rng(1).normal(size=(160, 60)).astype(np.float32)
     donors = np.tile(np.repeat(["d1", "d2"], 4), 20).astype(object)
     types = LabelTree.from_frame(obs, ["class", "type"])
-    assert Probe.fit(noise, counts, types.encode(obs), types, donors=donors).weights[2] == 0
-    assert Probe.fit(embedding, counts, types.encode(obs), types, donors=donors).weights[2] > 0
+    codes = types.encode(obs)
+    folds, _ = reference_folds(donors, codes)
+
+    def share(of: np.ndarray) -> float:
+        method, _ = cross_fit_pooling(ProbeMethod(), SeenCells(of, counts), codes, types, folds)
+        assert method.pool is not None
+        return method.pool.shares[3]
+
+    assert share(noise) == 0
+    assert share(embedding) > 0

@@ -72,7 +72,20 @@ def fit_temperatures(
         Their true labels (n_cells, n_levels), -1 is missing. A level is judged on cells that have a label there and
         above, among the siblings of the true label; a level without a choice to make keeps a temperature of 1.
     """
-    logs = log_conditionals(tree, tables)
+    return conditional_temperatures(tree, log_conditionals(tree, tables), codes)
+
+
+def conditional_temperatures(
+    tree: LabelTree,
+    logs: Sequence[npt.NDArray[np.floating]],
+    codes: npt.NDArray[np.int64],
+    *,
+    alike: bool = False,
+) -> Temperatures:
+    """Fit a temperature for each level of log P(label | parent); see `fit_temperatures`.
+
+    With `alike`, all labels count alike instead of all cells.
+    """
     values = []
     for place, table in enumerate(logs):
         parents = tree.parents[place] if place else np.zeros(table.shape[1], dtype=np.int64)
@@ -82,18 +95,24 @@ def fit_temperatures(
         if place:
             usable &= codes[:, place - 1] >= 0
         floored = np.maximum(table[usable], np.log(_FLOOR))
-        values.append(_best_temperature(tree, place, floored, truth[usable]) if usable.any() else 1.0)
+        sizes = np.bincount(truth[usable], minlength=tree.sizes[place]) if alike else np.ones(tree.sizes[place])
+        weights = 1 / sizes[truth[usable]]
+        values.append(_best_temperature(tree, place, floored, truth[usable], weights) if usable.any() else 1.0)
     return Temperatures(tuple(values))
 
 
 def _best_temperature(
-    tree: LabelTree, place: int, logs: npt.NDArray[np.float64], truth: npt.NDArray[np.int64]
+    tree: LabelTree,
+    place: int,
+    logs: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float64],
 ) -> float:
     rows = np.arange(len(truth))
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax_among_siblings(tree, place, logs / np.exp(log_temperature))
-        return -float(scaled[rows, truth].mean(dtype=np.float64))
+        return -float(np.average(scaled[rows, truth], weights=weights))
 
     found = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-3})
     return float(np.exp(found.x))

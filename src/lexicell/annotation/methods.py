@@ -15,11 +15,10 @@ import numpy.typing as npt
 from scipy import sparse
 
 from lexicell.annotation.calibration import log_conditionals
-from lexicell.annotation.centroids import CentroidTree
 from lexicell.annotation.knn import KnnSettings, Voters
-from lexicell.annotation.likelihood import LikelihoodTree
-from lexicell.annotation.linear import Float32, Int64, LinearTree, fit_linear_tree
-from lexicell.annotation.probe import EQUAL, GeneFeatures, Probe, ProbeSettings, choose_weights, multiply_experts
+from lexicell.annotation.linear import Float32, Int64
+from lexicell.annotation.opinions import OpinionPool
+from lexicell.annotation.probe import CountExperts, Probe, ProbeSettings
 from lexicell.annotation.tree import Tables, consistent
 from lexicell.annotation.whitening import Whitening
 from lexicell.labels import LabelTree
@@ -77,7 +76,7 @@ class Labeller(Protocol):
 
 
 class ExpertLabeller(Labeller, Protocol):
-    """A labeller that multiplies the opinions of experts, all but the first one raised to a weight."""
+    """A labeller that averages the opinions of experts."""
 
     def experts(self, cells: SeenCells) -> list[list[Float32]]:
         """Return each expert's log P(label | parent), per level (n_cells, n_labels)."""
@@ -152,21 +151,21 @@ class _Head:
 
 @dataclass(frozen=True)
 class ProbeMethod:
-    """A linear tree on the genes, likelihood, likeness, and the embedding; see `lexicell.annotation.probe`."""
+    """A linear tree on the genes, likelihood, likeness, and the embedding; see `lexicell.annotation.probe`.
+
+    `pool` averages their opinions; `cross_fit_pooling` fits it on held-out cells.
+    """
 
     settings: ProbeSettings = field(default_factory=ProbeSettings)
+    pool: OpinionPool | None = None
     name: str = "probe"
     uses_counts: bool = True
     uses_head: bool = False
 
-    def weighing(self, weights: tuple[float, ...]) -> ProbeMethod:
-        """Return the method with fixed weights of the opinions of likelihood, profiles and embedding."""
-        return replace(self, settings=replace(self.settings, weights=weights))
-
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> ExpertLabeller:
         """Fit all of them."""
         assert cells.counts is not None
-        return _Probing(Probe.fit(cells.embedding, cells.counts, codes, tree, self.settings))
+        return _Probing(Probe.fit(cells.embedding, cells.counts, codes, tree, self.settings, self.pool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,45 +186,32 @@ class FinetuneMethod:
     """The head of a model that was trained on, in the place of the embedding in the probe."""
 
     settings: ProbeSettings = field(default_factory=ProbeSettings)
+    pool: OpinionPool | None = None
     name: str = "finetune"
     uses_counts: bool = True
     uses_head: bool = True
 
-    def weighing(self, weights: tuple[float, ...]) -> FinetuneMethod:
-        """Return the method with fixed weights of the opinions of likelihood, profiles and head."""
-        return replace(self, settings=replace(self.settings, weights=weights))
-
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> ExpertLabeller:
-        """Fit what reads genes; the head has learned already."""
+        """Fit what reads counts; the head has learned already."""
         assert cells.counts is not None
-        features = GeneFeatures.fit(cells.counts, self.settings.max_numbers)
-        by_genes = fit_linear_tree(features(cells.counts), codes, tree, self.settings.genes)
-        likelihood = LikelihoodTree.fit(cells.counts, codes, tree)
-        profiles = CentroidTree.fit(cells.counts, codes, tree)
-        return _HeadAndGenes(tree, features, by_genes, likelihood, profiles, self.settings.weights or EQUAL)
+        by_counts = CountExperts.fit(cells.counts, codes, tree, self.settings)
+        return _HeadAndCounts(tree, by_counts, self.pool or self.settings.pool(tree))
 
 
 @dataclass(frozen=True, eq=False)
-class _HeadAndGenes:
+class _HeadAndCounts:
     tree: LabelTree
-    features: GeneFeatures
-    by_genes: LinearTree
-    by_likelihood: LikelihoodTree
-    by_profiles: CentroidTree
-    weights: tuple[float, ...]
+    by_counts: CountExperts
+    pool: OpinionPool
 
     def tables(self, cells: SeenCells) -> Tables:
-        return multiply_experts(self.tree, self.experts(cells), self.weights)
+        return self.pool.tables(self.tree, self.experts(cells))
 
     def experts(self, cells: SeenCells) -> list[list[Float32]]:
         assert cells.counts is not None
         assert cells.head is not None
-        return [
-            self.by_genes.log_conditionals(self.features(cells.counts)),
-            self.by_likelihood.log_conditionals(cells.counts),
-            self.by_profiles.log_conditionals(cells.counts),
-            [np.maximum(logs, -30).astype(np.float32) for logs in log_conditionals(self.tree, cells.head)],
-        ]
+        head = [np.maximum(logs, -30).astype(np.float32) for logs in log_conditionals(self.tree, cells.head)]
+        return [*self.by_counts.opinions(cells.counts), head]
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +271,7 @@ def cross_fit(
     return HeldOut(joined[order], [np.concatenate(level)[order] for level in zip(*tables, strict=True)])
 
 
-def cross_fit_weighing(
+def cross_fit_pooling(
     method: ProbeMethod | FinetuneMethod,
     cells: SeenCells,
     codes: Int64,
@@ -294,21 +280,21 @@ def cross_fit_weighing(
     learn_from: npt.NDArray[np.bool_] | None = None,
     judge: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[ProbeMethod | FinetuneMethod, HeldOut]:
-    """Cross-fit a method of several experts, and choose their weights on the held-out cells.
+    """Cross-fit a method of several experts, and fit on the held-out cells how their opinions are averaged.
 
-    Parameters are those of `cross_fit`. Three numbers are chosen, so that the held-out probabilities, which are made
-    with them, flatter but little.
+    Parameters are those of `cross_fit`. A share and a few temperatures are fitted, so that the held-out probabilities,
+    which are made with them, flatter but little.
     """
-    held_out = cross_fit(_Opinions(method.weighing(EQUAL)), cells, codes, tree, folds, learn_from, judge)
+    held_out = cross_fit(_Opinions(method), cells, codes, tree, folds, learn_from, judge)
     n_levels = len(tree.levels)
     experts = [held_out.tables[start : start + n_levels] for start in range(0, len(held_out.tables), n_levels)]
-    weights = method.settings.weights or choose_weights(tree, experts, codes[held_out.rows])
-    return method.weighing(weights), HeldOut(held_out.rows, multiply_experts(tree, experts, weights))
+    pool = OpinionPool.fit(tree, experts, codes[held_out.rows], method.settings.shares)
+    return replace(method, pool=pool), HeldOut(held_out.rows, pool.tables(tree, experts))
 
 
 @dataclass(frozen=True)
 class _Opinions:
-    """Gives the experts' opinions one behind the other, in place of their product."""
+    """Gives the experts' opinions one behind the other, in place of their average."""
 
     method: ProbeMethod | FinetuneMethod
     name: str = "opinions"

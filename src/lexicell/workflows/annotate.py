@@ -288,9 +288,9 @@ def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells,
     )
     if across:
         labelling = replace(labelling, genes=None)
-    if isinstance(labelling.method, ProbeMethod | FinetuneMethod) and labelling.method.settings.weights:
-        likelihood, profiles, own = labelling.method.settings.weights
-        settings |= {"weight_of_likelihood": likelihood, "weight_of_profiles": profiles, "weight_of_model": own}
+    if isinstance(labelling.method, ProbeMethod | FinetuneMethod) and labelling.method.pool:
+        names = ("genes", "likelihood", "profiles", "model")
+        settings |= {f"share_of_{n}": share for n, share in zip(names, labelling.method.pool.shares, strict=True)}
     settings |= {"reference": known.name, "reference_cells": known.n_cells, "reference_donors": known.n_donors}
     return _Learned(model, labelling, overlap, loss, settings)
 

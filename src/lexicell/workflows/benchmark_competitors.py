@@ -17,7 +17,7 @@ from anndata import read_h5ad
 from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.held_out import final_calls, judge
 from lexicell.annotation.linear import fit_linear_tree
-from lexicell.annotation.methods import KnnMethod, Method, ProbeMethod, SeenCells, cross_fit, cross_fit_weighing
+from lexicell.annotation.methods import KnnMethod, Method, ProbeMethod, SeenCells, cross_fit, cross_fit_pooling
 from lexicell.annotation.tree import Calls, call_labels
 from lexicell.annotation.unknown import Novelty
 from lexicell.data.query import store_queries
@@ -134,7 +134,7 @@ def method_competitor(name: str | None, method: KnnMethod | ProbeMethod, made_of
         folds, by_donor = reference_folds(problem.train_groups, codes, seed)
         chosen: Method
         if isinstance(method, ProbeMethod):
-            chosen, held_out = cross_fit_weighing(method, cells, codes, tree, folds)
+            chosen, held_out = cross_fit_pooling(method, cells, codes, tree, folds)
         else:
             chosen, held_out = method, cross_fit(method, cells, codes, tree, folds)
         report = judge(tree, held_out, codes, problem.train_groups, by_donor=by_donor)

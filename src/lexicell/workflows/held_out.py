@@ -21,8 +21,8 @@ from sklearn.decomposition import PCA
 
 from lexicell.annotation.calibration import reliability
 from lexicell.annotation.coverage_curve import coverage_curve
-from lexicell.annotation.methods import KnnMethod, SeenCells
-from lexicell.annotation.probe import Probe
+from lexicell.annotation.folds import reference_folds
+from lexicell.annotation.methods import KnnMethod, ProbeMethod, SeenCells, cross_fit_pooling
 from lexicell.annotation.scores import accuracy, confusion, coverage, macro_f1
 from lexicell.annotation.tree import Calls, call_labels, consistent
 from lexicell.data.cells import CellCollection
@@ -138,9 +138,11 @@ def compare(
     outputs = [model.run(part, progress=progress) for part in query.parts]
     asked = np.concatenate([out.embedding for out in outputs])
     voting = KnnMethod().fit(SeenCells(known), codes, tree)
-    probe = Probe.fit(known, counts[0], codes, tree)
+    seen, asked_cells = SeenCells(known, counts[0]), SeenCells(asked, counts[1])
+    pooled, _ = cross_fit_pooling(ProbeMethod(), seen, codes, tree, reference_folds(None, codes)[0])
+    probe = pooled.fit(seen, codes, tree)
     own_calls = [
-        ("probe", tree, call_labels(tree, probe.tables(asked, counts[1]))),
+        ("probe", tree, call_labels(tree, probe.tables(asked_cells))),
         ("knn", tree, call_labels(tree, voting.tables(SeenCells(asked)))),
     ]
     own = model.label_tree

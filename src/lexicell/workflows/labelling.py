@@ -20,7 +20,7 @@ from lexicell.annotation.methods import (
     ProbeMethod,
     SeenCells,
     cross_fit,
-    cross_fit_weighing,
+    cross_fit_pooling,
 )
 from lexicell.annotation.panels import FEWEST_GENES, Overlap, PanelLoss, compare_panels
 from lexicell.annotation.probe import balanced_subset
@@ -247,7 +247,7 @@ def learn(
     else:
         folds, by_donor = [np.flatnonzero(apart.cells[rows])], apart.by_donor
     if isinstance(method, ProbeMethod | FinetuneMethod):
-        method, held_out = cross_fit_weighing(method, cells, codes, reference.tree, folds, learn_from, judged)
+        method, held_out = cross_fit_pooling(method, cells, codes, reference.tree, folds, learn_from, judged)
     else:
         held_out = cross_fit(method, cells, codes, reference.tree, folds, learn_from, judged)
     report = judge(reference.tree, held_out, codes, donors, by_donor=by_donor, max_error=max_error)

@@ -96,7 +96,7 @@ def annotate(
     levels
         Label columns, coarse to fine, with commas between. Default: those of the reference or of the run.
     method
-        probe: four opinions, multiplied: a linear model on gene counts, likeness to each type's profile, the counts'
+        probe: four opinions, averaged: a linear model on gene counts, likeness to each type's profile, the counts'
         likelihood in each type, and a linear model on the embedding; finetune: the same with the model trained on first
         (its head then speaks for the embedding), which takes minutes, or hours without a GPU; knn: vote of the nearest
         reference cells in the model's embedding; head: the label head, where one was trained.
