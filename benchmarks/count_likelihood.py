@@ -7,8 +7,10 @@ some entries are hidden: a random share of the genes of the panel, silent ones a
 
 - scVI (negative binomial, trained on the other cells) encodes the cell without them (set to zero, the library scaled up
   from the rest) and gives its predictive, averaged over draws of the latent;
-- lexicell reads the other genes, in samples as at inference, and is asked for the hidden ones. Training asks for
-  expressed genes more often than for silent ones, by a ratio that is known for each cell; it is divided out again;
+- lexicell reads the other genes, in views drawn as in training, and is asked for the hidden ones. (The samples of
+  inference show a cell's genes once each, and fill up with silent ones: read through them, it takes a cell for a
+  sparser one, and expects a fifth too few expressed genes.) Training asks for expressed genes more often than for
+  silent ones, by a ratio that is known for each cell; it is divided out again;
 - the marginal is the gene's smoothed histogram in the training cells, by depth bin.
 
 All three are judged by the log-probability of lexicell's count classes (each integer up to 15, then bins), in nats an
@@ -31,8 +33,7 @@ from anndata import AnnData
 from scipy import sparse
 from scipy.stats import nbinom
 
-from lexicell.data.gene_cover import GeneCover
-from lexicell.data.gene_sampler import SampleShape, SparseRows, fit_shape, query_probabilities
+from lexicell.data.gene_sampler import GeneSampler, SampleShape, SparseRows, fit_shape, query_probabilities
 from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.inference.cell_model import CellModel
@@ -47,6 +48,7 @@ Float = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 HIDDEN = 0.2  # share of the panel's genes hidden in each cell
 DRAWS = 20  # of scVI's latent
+VIEWS = 6  # of a cell that lexicell reads, at least
 
 
 def hide(counts: sparse.csr_matrix, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
@@ -71,20 +73,21 @@ def lexicell(
 ) -> Float:
     """Return log-probabilities of all entries, (n_cells, n_genes); those not hidden are of no use.
 
-    A cell's samples vote: probabilities are averaged over them.
+    A cell's views vote: probabilities are averaged over them.
     """
     out = np.zeros(counts.shape)
+    draws = np.arange(-(-VIEWS // shape.views))
     for cell in range(len(counts)):
         seen = ~hidden[cell]
-        own = genes[seen]
-        cover = GeneCover(np.sort(own), len(model.lexicon), model.spec.tokens, model.spec.silent_share, None)
         expressed = seen & (counts[cell] > 0)
-        rows = SparseRows(np.zeros(1, np.int64), np.array([expressed.sum()]), genes[expressed], counts[cell][expressed])
-        dealt = cover.deal(rows)
+        rows = SparseRows(0 * draws, 0 * draws + expressed.sum(), genes[expressed], counts[cell][expressed])
+        sampler = GeneSampler(shape, [genes[seen]], len(model.lexicon), seed=cell)
+        drawn = sampler.sample(rows, panel=0 * draws, hand=draws, position=draws)
+        shown = [values.reshape(-1, shape.tokens) for values in (drawn.genes, drawn.counts)]
         # The depth of what is seen, scaled up to the whole panel, as the model learned it of whole cells.
-        depth = np.full(len(dealt.cell), counts[cell][seen].sum() / (1 - HIDDEN), np.float32)
-        encoded = model.network.encode(*model.tensors(dealt.genes, dealt.counts, depth))
-        asked = torch.from_numpy(genes[~seen]).expand(len(dealt.cell), -1)
+        depth = np.full(len(shown[0]), counts[cell][seen].sum() / (1 - HIDDEN), np.float32)
+        encoded = model.network.encode(*model.tensors(*shown, depth))
+        asked = torch.from_numpy(genes[~seen]).expand(len(depth), -1)
         logits = model.network.count_logits(asked, encoded.context, torch.from_numpy(depth))
         chances = logits.softmax(-1).mean(dim=0).numpy()
         n_expressed = np.array([round(expressed.sum() / (1 - HIDDEN))])

@@ -2,10 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lexicell.annotation.opinions import LAST_SHARES, SHARES, OpinionPool, shares_beside
+from lexicell.annotation.opinions import LAST_SHARES, OpinionPool, shares_beside
 from lexicell.labels import LabelTree
 
 TREE = LabelTree.from_frame(pd.DataFrame({"class": ["x", "x", "y"], "type": ["a", "b", "c"]}), ["class", "type"])
+SHARES = (0.5, 0.25, 0.25)
 
 
 def opinion(chances: list[list[float]]) -> list[np.ndarray]:
@@ -45,7 +46,7 @@ def test_an_overconfident_expert_is_cooled_before_it_speaks() -> None:
     said = np.where(right, codes[:, 0], 1 - codes[:, 0])
     sure = opinion([[0.999 if s == 0 else 0.001, 0.5] for s in said])
     honest = opinion([[0.5, 0.5]] * 400)
-    pool = OpinionPool.fit(TREE, [sure, honest], codes, (1.0, 0.0))
+    pool = OpinionPool.fit(TREE, [sure, honest], codes, (1.0,), 0.0)
     (classes, _) = pool.tables(TREE, [sure, honest])
     assert classes.max() == pytest.approx(0.7, abs=0.05)
 
@@ -56,8 +57,8 @@ def test_the_last_experts_share_is_chosen_on_held_out_cells() -> None:
     codes[:, 1] = np.where(codes[:, 0] == 1, 2, rng.integers(0, 2, 300))
     knows = opinion([[0.9 if c == 0 else 0.1, 0.9 if t == 0 else 0.1] for c, t in codes])
     guesses = opinion(rng.uniform(0.1, 0.9, (300, 2)).tolist())
-    silent = OpinionPool.fit(TREE, [knows, knows, knows, guesses], codes)
-    heard = OpinionPool.fit(TREE, [guesses, guesses, guesses, knows], codes)
-    assert silent.shares == shares_beside(0.0) == (*SHARES, 0.0)
+    silent = OpinionPool.fit(TREE, [knows, knows, knows, guesses], codes, SHARES)
+    heard = OpinionPool.fit(TREE, [guesses, guesses, guesses, knows], codes, SHARES)
+    assert silent.shares == shares_beside(SHARES, 0.0) == (*SHARES, 0.0)
     assert heard.shares[3] == LAST_SHARES[-1]
     assert sum(heard.shares) == pytest.approx(1)

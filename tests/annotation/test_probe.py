@@ -11,7 +11,7 @@ from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, balanc
 from lexicell.evaluation.baselines import log_cpm
 from lexicell.labels import LabelTree
 
-GENES_ALONE = (1.0, 0.0, 0.0, 0.0)
+GENES_ALONE = ProbeSettings(shares=(1.0, 0.0, 0.0), embedding_share=0.0)
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def test_genes_and_embedding_both_judge(cells, family, genes_know):
         return float((called == codes[40:, 0]).mean())
 
     assert hits(ProbeSettings()) > 0.85
-    assert (hits(ProbeSettings(shares=GENES_ALONE)) > 0.75) == genes_know
+    assert (hits(GENES_ALONE) > 0.75) == genes_know
 
 
 def test_by_genes_alone_it_is_a_logistic_regression(cells):
     embedding, counts, obs = cells
     tree = LabelTree.from_frame(obs, ["type"])
-    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, ProbeSettings(shares=GENES_ALONE))
+    probe = Probe.fit(embedding[:80], counts[:80], tree.encode(obs)[:80], tree, GENES_ALONE)
     depth = np.asarray(counts.sum(axis=1))
     logs = np.log1p(counts.toarray() / depth * np.median(depth[:80]))
     logs -= logs[:80].mean(axis=0)

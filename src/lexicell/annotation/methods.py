@@ -288,7 +288,8 @@ def cross_fit_pooling(
     held_out = cross_fit(_Opinions(method), cells, codes, tree, folds, learn_from, judge)
     n_levels = len(tree.levels)
     experts = [held_out.tables[start : start + n_levels] for start in range(0, len(held_out.tables), n_levels)]
-    pool = OpinionPool.fit(tree, experts, codes[held_out.rows], method.settings.shares)
+    shares, own = method.settings.shares, method.settings.embedding_share
+    pool = OpinionPool.fit(tree, experts, codes[held_out.rows], shares, own)
     return replace(method, pool=pool), HeldOut(held_out.rows, pool.tables(tree, experts))
 
 

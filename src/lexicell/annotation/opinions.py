@@ -22,7 +22,6 @@ from lexicell.annotation.tree import Tables
 from lexicell.labels import LabelTree
 
 Opinion = Sequence[Float32]  # log P(label | parent), one table (n_cells, n_labels) a level
-SHARES = (0.4, 0.3, 0.3)  # of genes, likelihood and profiles, in what the last expert leaves
 LAST_SHARES = (0.0, 0.1, 0.2)  # of the last expert, the model: one is chosen
 _UNLIKELY = -12.0
 
@@ -49,7 +48,12 @@ class OpinionPool:
 
     @classmethod
     def fit(
-        cls, tree: LabelTree, experts: Sequence[Opinion], codes: Int64, shares: Sequence[float] | None = None
+        cls,
+        tree: LabelTree,
+        experts: Sequence[Opinion],
+        codes: Int64,
+        shares: Sequence[float],
+        last: float | None = None,
     ) -> Self:
         """Fit temperatures, and choose the last expert's share, on held-out cells.
 
@@ -66,12 +70,14 @@ class OpinionPool:
         codes
             These cells' labels (n_cells, n_levels); -1 is missing.
         shares
-            Of each expert, where they are not to be chosen.
+            Of each expert but the last, in what the last one leaves.
+        last
+            The last expert's share, where it is not to be chosen.
         """
         temperatures = tuple(conditional_temperatures(tree, expert, codes, alike=True) for expert in experts)
-        if shares is not None:
-            return cls(tuple(shares), temperatures)
-        pools = [cls(shares_beside(last), temperatures) for last in LAST_SHARES]
+        if last is not None:
+            return cls(shares_beside(shares, last), temperatures)
+        pools = [cls(shares_beside(shares, share), temperatures) for share in LAST_SHARES]
         misfits = [_misfits(tree, pool.log_conditionals(tree, experts), codes) for pool in pools]
         return pools[int(np.argmin([misfit.mean() for misfit in misfits]))]
 
@@ -93,9 +99,9 @@ class OpinionPool:
         return along_paths(tree, self.log_conditionals(tree, experts))
 
 
-def shares_beside(last: float) -> tuple[float, ...]:
-    """Return all shares, given the last expert's."""
-    return (*(share * (1 - last) for share in SHARES), last)
+def shares_beside(shares: Sequence[float], last: float) -> tuple[float, ...]:
+    """Return all shares, given those of all but the last expert in what the last one leaves."""
+    return (*(share * (1 - last) for share in shares), last)
 
 
 def _misfits(tree: LabelTree, opinion: Opinion, codes: Int64) -> npt.NDArray[np.float64]:

@@ -105,7 +105,7 @@ def compare_panels(
     """
     whole = sparse.vstack(counts, format="csr")
     folds, _ = reference_folds(donors, codes)
-    method = ProbeMethod(ProbeSettings(shares=(1.0, 0.0, 0.0, 0.0)))
+    method = ProbeMethod(ProbeSettings(shares=(1.0, 0.0, 0.0), embedding_share=0.0))
     called = []
     for part in (whole, sparse.csr_matrix(whole[:, columns])):
         cells = SeenCells(np.zeros((part.shape[0], 1), dtype=np.float32), part)

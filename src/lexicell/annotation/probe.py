@@ -36,20 +36,22 @@ class ProbeSettings:
     embedding
         The linear tree on the standardised embedding.
     shares
-        Of genes, likelihood, profiles and embedding in the average; they add up to 1. None fixes the first three, and
-        chooses the embedding's on held-out cells: see `OpinionPool.fit`.
+        Of genes, likelihood and profiles in the average, in what the embedding leaves; they add up to 1.
+    embedding_share
+        Of the embedding; None chooses it on held-out cells, see `OpinionPool.fit`.
     max_numbers
         Cells x genes that may be held dense (4 bytes each); with more, the most variable genes that fit are used.
     """
 
     genes: LinearSettings = field(default_factory=LinearSettings)
     embedding: LinearSettings = field(default_factory=lambda: LinearSettings(penalty=0.1))
-    shares: tuple[float, float, float, float] | None = None
+    shares: tuple[float, float, float] = (0.45, 0.275, 0.275)
+    embedding_share: float | None = None
     max_numbers: int = 200_000_000
 
     def pool(self, tree: LabelTree) -> OpinionPool:
         """Return how opinions are averaged where no cell was held out: the embedding is not listened to."""
-        return OpinionPool.unfitted(self.shares or shares_beside(0.0), tree)
+        return OpinionPool.unfitted(shares_beside(self.shares, self.embedding_share or 0.0), tree)
 
 
 @dataclass(frozen=True, eq=False)
