@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lexicell.annotation.opinions import LAST_SHARES
 from lexicell.data.query import Query
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
@@ -185,6 +186,14 @@ def test_probabilities_are_calibrated_and_cells_scored_as_unknown(model, halves,
     assert result.adata.obs["lexicell_unknown"].between(0, 1).all()
     print_tables(result.tables())
     assert "On held-out cells of the reference" in capsys.readouterr().out
+
+
+def test_the_shares_of_the_probes_opinions_are_kept(model, halves):
+    reference, query = halves
+    settings = annotate(model, query, reference, LEVELS, progress=False).annotation.settings
+    shares = [settings[f"share_of_{expert}"] for expert in ("genes", "likelihood", "profiles", "model")]
+    assert sum(shares) == pytest.approx(1)
+    assert shares[3] in LAST_SHARES
 
 
 def test_a_tree_from_a_taxonomy_table(model, halves, tmp_path):
