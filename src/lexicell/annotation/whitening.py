@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-COMPONENTS = 50
+COMPONENTS = 64
 STRENGTH = 0.75  # 0 leaves directions their standard deviations, 1 makes all equal
 _LEAST = 1e-9  # of the first component's variance: below it lies noise of the arithmetic
 
