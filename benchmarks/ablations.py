@@ -127,7 +127,9 @@ def score(model: CellModel, store: Store, split: str, keep: Path) -> dict[str, f
         store_tasks(store, split=split, levels=store.label_levels[-1:])[0],
         embeddings={"model": embed_store(model, store, keep)},
     )
-    scores = run_benchmark([task], embedding_competitors("model")).scores({"macro_f1": macro_f1})
+    scores = run_benchmark([task], embedding_competitors("model", parts=model.cell_parts)).scores(
+        {"macro_f1": macro_f1}
+    )
     return {row["competitor"].partition(", ")[2]: row["macro_f1"] for row in scores.to_dict("records")}
 
 

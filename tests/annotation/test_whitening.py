@@ -1,6 +1,6 @@
 import numpy as np
 
-from lexicell.annotation.whitening import STRENGTH, Whitening
+from lexicell.annotation.whitening import STRENGTH, WhitenedParts, Whitening
 
 
 def test_components_have_nearly_the_same_variance_and_no_correlation() -> None:
@@ -43,3 +43,21 @@ def test_few_cells_keep_their_distances() -> None:
     np.fill_diagonal(gaps, np.inf)
     assert (kind[gaps.argmin(1)] == kind).all()
     np.testing.assert_allclose(Whitening.fit(points[:12])(points), points, rtol=1e-6)
+
+
+def test_one_part_cannot_drown_the_other() -> None:
+    rng = np.random.default_rng(3)
+    kind = np.arange(400) % 2
+    told = np.stack([kind + 0.1 * rng.standard_normal(400), 0.1 * rng.standard_normal(400)], axis=1)
+    points = np.hstack([100 * rng.standard_normal((400, 30)), told])
+
+    def shared(space: WhitenedParts) -> float:
+        components = space(points)
+        gaps = -components @ components.T
+        np.fill_diagonal(gaps, np.inf)
+        return float((kind[gaps.argmin(1)] == kind).mean())
+
+    apart = WhitenedParts.fit(points, (30, 2))
+    np.testing.assert_allclose(np.square(apart(points)).sum(axis=1), 2, rtol=1e-5)
+    assert shared(WhitenedParts.fit(points)) < 0.7
+    assert shared(apart) > 0.9

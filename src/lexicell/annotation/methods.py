@@ -20,7 +20,7 @@ from lexicell.annotation.linear import Float32, Int64
 from lexicell.annotation.opinions import OpinionPool
 from lexicell.annotation.probe import CountExperts, Probe, ProbeSettings
 from lexicell.annotation.tree import Tables, consistent
-from lexicell.annotation.whitening import Whitening
+from lexicell.annotation.whitening import WhitenedParts
 from lexicell.labels import LabelTree
 
 
@@ -36,11 +36,14 @@ class SeenCells:
         Raw counts (n_cells, n_genes), CSR, over the genes that reference and query share; None where not asked for.
     head
         A label head's probabilities, one table (n_cells, n_labels) a level; None where there is no head.
+    parts
+        Widths of the parts that the embedding is made of; () for one whole.
     """
 
     embedding: Float32
     counts: sparse.csr_matrix | None = None
     head: Tables | None = None
+    parts: tuple[int, ...] = ()
 
     @property
     def n_cells(self) -> int:
@@ -53,6 +56,7 @@ class SeenCells:
             self.embedding[rows],
             None if self.counts is None else sparse.csr_matrix(self.counts[rows]),
             None if self.head is None else [table[rows] for table in self.head],
+            self.parts,
         )
 
     @classmethod
@@ -64,6 +68,7 @@ class SeenCells:
             np.concatenate([part.embedding for part in parts]),
             None if counts[0] is None else sparse.vstack(counts, format="csr"),
             None if heads[0] is None else [np.concatenate(level) for level in zip(*heads, strict=True)],
+            parts[0].parts,
         )
 
 
@@ -114,13 +119,13 @@ class KnnMethod:
 
     def fit(self, cells: SeenCells, codes: Int64, tree: LabelTree) -> Labeller:
         """Keep the labelled cells."""
-        space = Whitening.fit(cells.embedding)
+        space = WhitenedParts.fit(cells.embedding, cells.parts)
         return _Voting(space, Voters(space(cells.embedding), codes, tree, self.settings))
 
 
 @dataclass(frozen=True, eq=False)
 class _Voting:
-    space: Whitening
+    space: WhitenedParts
     voters: Voters
 
     def tables(self, cells: SeenCells) -> Tables:

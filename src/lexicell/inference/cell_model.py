@@ -140,6 +140,11 @@ class CellModel(ModelHubMixin):
         """Numbers in a cell's embedding: CLS as the trunk leaves it, then the bag of the cell's genes."""
         return self.spec.config.cell_width
 
+    @property
+    def cell_parts(self) -> tuple[int, int]:
+        """Widths of the two parts of a cell's embedding: CLS and the bag."""
+        return self.spec.config.cell_parts
+
     def given(self, **covariates: str) -> Self:
         """Return the same model (weights are shared), told covariates of the cells that it will see.
 

@@ -30,9 +30,14 @@ class ModelConfig:
     """Numbers in the contrastive projection."""
 
     @property
+    def cell_parts(self) -> tuple[int, int]:
+        """Numbers that stand for a cell: CLS, and the bag of its genes."""
+        return self.encoder.width, self.encoder.width
+
+    @property
     def cell_width(self) -> int:
-        """Numbers that stand for a cell: CLS and the bag of its genes."""
-        return 2 * self.encoder.width
+        """Numbers that stand for a cell, in all."""
+        return sum(self.cell_parts)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def _enter(
     for name, model in models.items():
         keep = folder / "embeddings" / f"{store.name}-{name}.npz"
         embedded, made_of = embed_timed(model, store, keep, progress=progress), model_identity(model)
-        for key, own in _own(name, who.methods, made_of).items():
+        for key, own in _own(name, who.methods, made_of, model.cell_parts).items():
             chosen[key] = _on_embedding(name, own, lambda *_, made=embedded: made)
         if "finetune" in who.methods:
             chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model, made_of), store, overrides)
@@ -155,8 +155,9 @@ def _run_name(run: Path, runs: Sequence[Path]) -> str:
     return run.resolve().name if len(same) == 1 else f"{run.resolve().parent.name}-{run.resolve().name}"
 
 
-def _own(name: str, methods: Sequence[str], made_of: str) -> dict[str, Competitor]:
-    found = {f"{name}, probe": method_competitor(name, ProbeMethod(), made_of)} | embedding_competitors(name, made_of)
+def _own(name: str, methods: Sequence[str], made_of: str, parts: tuple[int, ...]) -> dict[str, Competitor]:
+    found = {f"{name}, probe": method_competitor(name, ProbeMethod(), made_of)}
+    found |= embedding_competitors(name, made_of, parts)
     return {key: competitor for key, competitor in found.items() if key.rpartition(", ")[2] in methods}
 
 
@@ -166,7 +167,9 @@ def _fold_pretrained(
     """Return lexicell's methods on models pretrained on each fold's training cells."""
     name = "pretrained on the fold"
     found = {}
-    for key, own in _own(name, methods, models.made_of).items():  # even what draws nothing differs with the model
+    for key, own in _own(
+        name, methods, models.made_of, models.cell_parts
+    ).items():  # even what draws nothing differs with the model
         found[key] = _on_embedding(name, replace(own, seeded=True), models.embedding)
     if "finetune" in methods:
         found[f"{name}, finetune"] = finetune_competitor(models, models.store, overrides)

@@ -85,7 +85,7 @@ def choose_tools(names: tuple[str, ...] | None) -> dict[str, Competitor]:
     return {name: TOOLS[name] for name in chosen}
 
 
-def embedding_competitors(name: str, made_of: str = "") -> dict[str, Competitor]:
+def embedding_competitors(name: str, made_of: str = "", parts: tuple[int, ...] = ()) -> dict[str, Competitor]:
     """Return the methods that label by an embedding of the task: kNN, the same vote as everywhere, and a linear tree.
 
     Parameters
@@ -94,6 +94,8 @@ def embedding_competitors(name: str, made_of: str = "") -> dict[str, Competitor]
         The embedding's name among the task's.
     made_of
         What tells it from others of its name; see `Competitor`.
+    parts
+        Widths of the parts that it is made of, such as `CellModel.cell_parts`.
     """
 
     def linear(problem: Problem) -> Answer:
@@ -105,11 +107,13 @@ def embedding_competitors(name: str, made_of: str = "") -> dict[str, Competitor]
         fitted = time.perf_counter()
         return _answer(problem, tree, call_labels(tree, model.tables((asked - centre) / spread)), began, fitted)
 
-    voting = method_competitor(name, KnnMethod(), made_of)
+    voting = method_competitor(name, KnnMethod(), made_of, parts)
     return {f"{name}, knn": voting, f"{name}, linear": Competitor.without_seed(linear, made_of)}
 
 
-def method_competitor(name: str | None, method: KnnMethod | ProbeMethod, made_of: str = "") -> Competitor:
+def method_competitor(
+    name: str | None, method: KnnMethod | ProbeMethod, made_of: str = "", parts: tuple[int, ...] = ()
+) -> Competitor:
     """Return one of lexicell's methods on an embedding of the task, calibrated as `lexicell annotate` does it.
 
     Without a name there is no embedding, and the probe judges by counts alone.
@@ -122,6 +126,8 @@ def method_competitor(name: str | None, method: KnnMethod | ProbeMethod, made_of
         The method.
     made_of
         What tells the embedding from others of its name; see `Competitor`.
+    parts
+        Widths of the parts that it is made of.
     """
 
     def label(problem: Problem, seed: int) -> Answer:
@@ -130,7 +136,7 @@ def method_competitor(name: str | None, method: KnnMethod | ProbeMethod, made_of
         learned, met = (np.empty((len(rows), 0), dtype=np.float32) for rows in (problem.train, problem.test))
         if name is not None:
             learned, met = problem.train_embeddings[name], problem.test_embeddings[name]
-        cells = SeenCells(learned, problem.train_counts)
+        cells = SeenCells(learned, problem.train_counts, parts=parts)
         folds, by_donor = reference_folds(problem.train_groups, codes, seed)
         chosen: Method
         if isinstance(method, ProbeMethod):
@@ -140,10 +146,10 @@ def method_competitor(name: str | None, method: KnnMethod | ProbeMethod, made_of
         report = judge(tree, held_out, codes, problem.train_groups, by_donor=by_donor)
         labeller = chosen.fit(cells, codes, tree)
         fitted = time.perf_counter()
-        calls = final_calls(tree, labeller.tables(SeenCells(met, problem.test_counts)), report)
+        calls = final_calls(tree, labeller.tables(SeenCells(met, problem.test_counts, parts=parts)), report)
         return _answer(problem, tree, calls, began, fitted)
 
-    return Competitor(label, made_of=f"{made_of} {method}")
+    return Competitor(label, made_of=f"{made_of} {method} {parts}")
 
 
 def novelty_competitor(name: str, made_of: str = "") -> Competitor:

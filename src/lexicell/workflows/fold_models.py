@@ -84,6 +84,11 @@ class FoldModels:
         """What tells these models from others of the same cells: the recipe, labels left out."""
         return identity(repr(load_recipe(self.recipe, _LABEL_FREE)))
 
+    @property
+    def cell_parts(self) -> tuple[int, int]:
+        """Widths of the two parts of their embeddings; see `CellModel.cell_parts`."""
+        return load_recipe(self.recipe, _LABEL_FREE).model.cell_parts
+
     def model(self, problem: Problem, seed: int) -> CellModel:
         """Return the fold's model; a run that was interrupted is gone on with."""
         run = self._run(problem, seed)

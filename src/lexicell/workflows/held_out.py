@@ -137,13 +137,13 @@ def compare(
     known = _embed(model, reference, progress=progress)
     outputs = [model.run(part, progress=progress) for part in query.parts]
     asked = np.concatenate([out.embedding for out in outputs])
-    voting = KnnMethod().fit(SeenCells(known), codes, tree)
-    seen, asked_cells = SeenCells(known, counts[0]), SeenCells(asked, counts[1])
+    seen, asked_cells = (SeenCells(*own, parts=model.cell_parts) for own in zip((known, asked), counts, strict=True))
+    voting = KnnMethod().fit(seen, codes, tree)
     pooled, _ = cross_fit_pooling(ProbeMethod(), seen, codes, tree, reference_folds(None, codes)[0])
     probe = pooled.fit(seen, codes, tree)
     own_calls = [
         ("probe", tree, call_labels(tree, probe.tables(asked_cells))),
-        ("knn", tree, call_labels(tree, voting.tables(SeenCells(asked)))),
+        ("knn", tree, call_labels(tree, voting.tables(asked_cells))),
     ]
     own = model.label_tree
     if own is not None and set(tree.levels) <= set(own.levels) and outputs[0].probabilities:

@@ -121,7 +121,7 @@ def see(model: AnnotatingModel, part: Query, method: Method, samples: int | None
     counts = part.counts if method.uses_counts else None
     if isinstance(model, CellModel):  # one pass gives both
         out = model.run(part, samples=samples)
-        return SeenCells(out.embedding, counts, list(out.probabilities) if method.uses_head else None)
+        return SeenCells(out.embedding, counts, list(out.probabilities) if method.uses_head else None, model.cell_parts)
     nothing = np.empty((part.n_cells, 0), dtype=np.float32)
     needed = embed or not method.uses_head
     return SeenCells(
