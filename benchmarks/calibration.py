@@ -23,7 +23,7 @@ from annotate import SETS, store_of
 from lexicell.annotation.calibration import called_right, expected_calibration_error
 from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.held_out import final_calls, judge
-from lexicell.annotation.methods import ProbeMethod, SeenCells, cross_fit_pooling
+from lexicell.annotation.methods import ProbeMethod, SeenCells, cross_fit_choosing
 from lexicell.annotation.tree import call_labels
 from lexicell.evaluation.runner import Task
 from lexicell.evaluation.splits import Fold
@@ -44,7 +44,7 @@ def judge_fold(task: Task, fold: Fold, embedding: np.ndarray, limits: list[float
     known, asked = (SeenCells(embedding[rows], task.counts[rows]) for rows in (fold.train, fold.test))
     donors = None if task.groups is None else task.groups[fold.train]
     folds, by_donor = reference_folds(donors, codes)
-    method, held_out = cross_fit_pooling(ProbeMethod(), known, codes, tree, folds)
+    method, held_out = cross_fit_choosing(ProbeMethod(), known, codes, tree, folds)
     tables = method.fit(known, codes, tree).tables(asked)
     raw = call_labels(tree, tables)
     about = {"set": task.name, "query": fold.name, "cells": len(fold.test)}

@@ -52,11 +52,11 @@ def simulated_store(folder: Path) -> Store:
     return Store.open(folder)
 
 
-def competitors_of(name: str, made_of: str) -> dict[str, Competitor]:
+def competitors_of(name: str, made_of: str, parts: tuple[int, ...]) -> dict[str, Competitor]:
     """Return the unknown score and the probe's confidence on one embedding."""
     return {
-        f"{name}, lexicell_unknown": novelty_competitor(name, made_of),
-        f"{name}, 1 - max probability": method_competitor(name, ProbeMethod(), made_of),
+        f"{name}, lexicell_unknown": novelty_competitor(name, ProbeMethod(), made_of, parts),
+        f"{name}, 1 - max probability": method_competitor(name, ProbeMethod(), made_of, parts),
     }
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     arrays = {}
     for name, model in models.items():
         arrays[name] = embed_store(model, store, options.out / "embeddings" / f"{store.name}-{name}.npz")
-        chosen |= competitors_of(name, model_identity(model))
+        chosen |= competitors_of(name, model_identity(model), model.cell_parts)
     task = without_each_type(store_tasks(store, split=split, levels=store.label_levels[-1:])[0])
     bench = run_benchmark(
         [replace(task, embeddings=arrays)], chosen, range(options.seeds), print, options.out / "unknown_answers"

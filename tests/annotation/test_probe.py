@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.linear import LinearSettings
-from lexicell.annotation.methods import ProbeMethod, SeenCells, cross_fit_pooling
+from lexicell.annotation.methods import ProbeMethod, SeenCells, cross_fit_choosing
 from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, balanced_subset, log_scaled
 from lexicell.evaluation.baselines import log_cpm
 from lexicell.labels import LabelTree
@@ -38,7 +38,7 @@ def test_genes_and_embedding_both_judge(cells, family, genes_know):
 
     def hits(settings: ProbeSettings) -> float:
         folds, _ = reference_folds(None, codes[:40])
-        method, _ = cross_fit_pooling(ProbeMethod(settings), known, codes[:40], tree, folds)
+        method, _ = cross_fit_choosing(ProbeMethod(settings), known, codes[:40], tree, folds)
         called = method.fit(known, codes[:40], tree).tables(asked)[0].argmax(axis=1)
         return float((called == codes[40:, 0]).mean())
 
@@ -113,7 +113,7 @@ def test_an_embedding_that_knows_nothing_has_nothing_to_say(cells):
     folds, _ = reference_folds(donors, codes)
 
     def share(of: np.ndarray) -> float:
-        method, _ = cross_fit_pooling(ProbeMethod(), SeenCells(of, counts), codes, types, folds)
+        method, _ = cross_fit_choosing(ProbeMethod(), SeenCells(of, counts), codes, types, folds)
         assert method.pool is not None
         return method.pool.shares[3]
 

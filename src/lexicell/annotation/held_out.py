@@ -20,6 +20,7 @@ from lexicell.annotation.calibration import (
 from lexicell.annotation.methods import HeldOut
 from lexicell.annotation.scores import accuracy, macro_f1
 from lexicell.annotation.tree import Calls, Tables, call_labels
+from lexicell.annotation.unknown import doubt
 from lexicell.labels import LabelTree
 
 
@@ -155,3 +156,10 @@ def final_calls(tree: LabelTree, tables: Tables, report: HeldOutReport | None) -
         return call_labels(tree, tables)
     calls = call_labels(tree, report.temperatures.apply(tree, tables))
     return calls if report.rules is None else report.rules.apply(calls)
+
+
+def held_out_doubts(tree: LabelTree, held_out: HeldOut, report: HeldOutReport, n_cells: int) -> npt.NDArray[np.float32]:
+    """Return how much was doubted of each of a reference's cells (n_cells,); NaN of those that were not held out."""
+    doubts = np.full(n_cells, np.nan, dtype=np.float32)
+    doubts[held_out.rows] = doubt(final_calls(tree, held_out.tables, report))
+    return doubts

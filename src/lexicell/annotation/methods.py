@@ -158,7 +158,7 @@ class _Head:
 class ProbeMethod:
     """A linear tree on the genes, likelihood, likeness, and the embedding; see `lexicell.annotation.probe`.
 
-    `pool` averages their opinions; `cross_fit_pooling` fits it on held-out cells.
+    `pool` averages their opinions; `cross_fit_choosing` fits it on held-out cells.
     """
 
     settings: ProbeSettings = field(default_factory=ProbeSettings)
@@ -276,20 +276,22 @@ def cross_fit(
     return HeldOut(joined[order], [np.concatenate(level)[order] for level in zip(*tables, strict=True)])
 
 
-def cross_fit_pooling(
-    method: ProbeMethod | FinetuneMethod,
+def cross_fit_choosing(
+    method: Method,
     cells: SeenCells,
     codes: Int64,
     tree: LabelTree,
     folds: Sequence[Int64],
     learn_from: npt.NDArray[np.bool_] | None = None,
     judge: npt.NDArray[np.bool_] | None = None,
-) -> tuple[ProbeMethod | FinetuneMethod, HeldOut]:
-    """Cross-fit a method of several experts, and fit on the held-out cells how their opinions are averaged.
+) -> tuple[Method, HeldOut]:
+    """Cross-fit a method; of one with several experts, also fit on the held-out cells how their opinions are averaged.
 
     Parameters are those of `cross_fit`. A share and a few temperatures are fitted, so that the held-out probabilities,
     which are made with them, flatter but little.
     """
+    if not isinstance(method, ProbeMethod | FinetuneMethod):
+        return method, cross_fit(method, cells, codes, tree, folds, learn_from, judge)
     held_out = cross_fit(_Opinions(method), cells, codes, tree, folds, learn_from, judge)
     n_levels = len(tree.levels)
     experts = [held_out.tables[start : start + n_levels] for start in range(0, len(held_out.tables), n_levels)]

@@ -172,7 +172,7 @@ class Probe:
         settings
             How it is fitted.
         pool
-            How opinions are averaged, as held-out cells told (`lexicell.annotation.methods.cross_fit_pooling`);
+            How opinions are averaged, as held-out cells told (`lexicell.annotation.methods.cross_fit_choosing`);
             without it, by `ProbeSettings.pool`.
 
         Raises

@@ -1,10 +1,10 @@
 """The unknown score: how unlike the reference a cell is, on the scale of the reference's own held-out cells.
 
-Measured is the mean cosine distance to the ten nearest reference cells, in the embedding and in its whitened
-components, each in standard deviations of the reference's held-out cells, summed. Distances in the embedding as it is
-tell best where the model learned labels, whitened ones where it did not; their sum comes near the better of both.
-The figures beside those of probabilities are in docs/benchmarks.md, beside those of entropy, energy and Mahalanobis
-distances in LOG.md.
+Measured are the mean cosine distance to the ten nearest reference cells, in the embedding and in its whitened
+components, and the labeller's doubt; each in standard deviations of the reference's held-out cells, summed, doubt
+counting as much as both distances. Distances in the embedding as it is tell best where the model learned labels,
+whitened ones where it did not. Doubt finds cells that lie between types, distance those that lie apart from all. The
+figures are in docs/benchmarks.md, those of entropy, energy and Mahalanobis distances in LOG.md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from lexicell.annotation.tree import Calls
 from lexicell.annotation.whitening import Whitening
 from lexicell.neighbors import NeighborIndex
 from lexicell.randomness import generator
@@ -23,6 +24,7 @@ from lexicell.randomness import generator
 NEIGHBOURS = 10
 _USUAL = 5_000  # held-out cells that say what is usual
 _POINTS = 50_000  # reference cells that are looked at
+_SAY = np.array([1.0, 1.0, 2.0])  # of the two distances and of doubt
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -31,7 +33,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """Knows how far reference cells lie from each other.
+    """Knows how far reference cells lie from each other, and how much a labeller doubts of them.
 
     Attributes
     ----------
@@ -40,9 +42,9 @@ class Novelty:
     indexes
         The reference's cells, as they are and whitened.
     centre, spread
-        (2,) mean and standard deviation of held-out reference cells' distances, as they are and whitened.
+        (3,) mean and standard deviation of held-out reference cells' distances, as they are and whitened, and doubts.
     usual
-        Ascending sums of both distances, standardised, of held-out reference cells to the others (n,).
+        Ascending weighted sums of the three, standardised, of held-out reference cells (n,).
     """
 
     whitening: Whitening
@@ -52,9 +54,7 @@ class Novelty:
     usual: Float64
 
     @classmethod
-    def fit(
-        cls, embedding: Float32, folds: Sequence[Int64], judged: npt.NDArray[np.bool_] | None = None, seed: int = 0
-    ) -> Self:
+    def fit(cls, embedding: Float32, folds: Sequence[Int64], doubts: npt.NDArray[np.floating], seed: int = 0) -> Self:
         """Learn what is usual: each fold's cells are measured against the cells of no fold or of other folds.
 
         Parameters
@@ -63,8 +63,9 @@ class Novelty:
             (n_cells, width) of the reference.
         folds
             Rows that are held out together: a donor's cells are nearer to each other than to another donor's.
-        judged
-            (n_cells,) cells that may be measured; all by default.
+        doubts
+            (n_cells,) `doubt` of a labeller that had not learned from the cell's fold; NaN of cells that are not to be
+            measured.
         seed
             Draws which cells stand for a large reference.
         """
@@ -77,29 +78,43 @@ class Novelty:
             left = np.ones(n_cells, dtype=bool)
             left[fold] = False
             others = points[left[points]]
-            asked = fold if judged is None else fold[judged[fold]]
+            asked = fold[np.isfinite(doubts[fold])]
             asked = rng.permutation(asked)[: max(1, _USUAL // len(folds))]
             if len(others) and len(asked):
-                far.append(_distances(_indexes(embedding[others], whitening), embedding[asked], whitening))
-        distances = np.concatenate(far) if far else np.zeros((1, 2))
-        centre, spread = distances.mean(axis=0), distances.std(axis=0)
+                distances = _distances(_indexes(embedding[others], whitening), embedding[asked], whitening)
+                far.append(np.column_stack([distances, doubts[asked]]))
+        measured = np.concatenate(far) if far else np.zeros((1, 3))
+        centre, spread = measured.mean(axis=0), measured.std(axis=0)
         spread[spread == 0] = 1
-        usual = np.sort(((distances - centre) / spread).sum(axis=1))
+        usual = np.sort((measured - centre) / spread @ _SAY)
         return cls(whitening, _indexes(embedding[points], whitening), centre, spread, usual)
 
-    def score(self, embedding: Float32) -> Float32:
-        """Return scores (n_cells,) from 0 to 1: the share of held-out reference cells that lie nearer than a cell.
+    def score(self, embedding: Float32, doubts: npt.NDArray[np.floating]) -> Float32:
+        """Return scores (n_cells,) from 0 to 1: the share of held-out reference cells that are more usual than a cell.
 
         .99 means farther out than 99 of 100 reference cells of donors that were held out. Beyond the farthest of them
         the score goes on rising towards 1, so that cells can still be ranked.
+
+        Parameters
+        ----------
+        embedding
+            (n_cells, width).
+        doubts
+            (n_cells,) `doubt` of what was called.
         """
-        distances = _distances(self.indexes, embedding, self.whitening)
-        distance = ((distances - self.centre) / self.spread).sum(axis=1)
+        measured = np.column_stack([_distances(self.indexes, embedding, self.whitening), doubts])
+        unlike = (measured - self.centre) / self.spread @ _SAY
         n = len(self.usual)
-        rank = np.searchsorted(self.usual, distance, side="left")
-        beyond = np.maximum(distance - self.usual[-1], 0)
+        rank = np.searchsorted(self.usual, unlike, side="left")
+        beyond = np.maximum(unlike - self.usual[-1], 0)
         score: Float32 = ((rank + beyond / (1 + beyond)) / (n + 1)).astype(np.float32)
         return score
+
+
+def doubt(calls: Calls) -> Float32:
+    """Return how much was doubted of each cell's labels (n_cells,): 1 - probability, averaged over levels."""
+    doubts: Float32 = 1 - calls.probs.mean(axis=1, dtype=np.float32)
+    return doubts
 
 
 def _indexes(embedding: Float32, whitening: Whitening) -> tuple[NeighborIndex, NeighborIndex]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +15,11 @@ import torch
 from anndata import read_h5ad
 
 from lexicell.annotation.folds import reference_folds
-from lexicell.annotation.held_out import final_calls, judge
+from lexicell.annotation.held_out import HeldOutReport, final_calls, held_out_doubts, judge
 from lexicell.annotation.linear import fit_linear_tree
-from lexicell.annotation.methods import KnnMethod, Method, ProbeMethod, SeenCells, cross_fit, cross_fit_pooling
+from lexicell.annotation.methods import HeldOut, KnnMethod, Labeller, ProbeMethod, SeenCells, cross_fit_choosing
 from lexicell.annotation.tree import Calls, call_labels
-from lexicell.annotation.unknown import Novelty
+from lexicell.annotation.unknown import Novelty, doubt
 from lexicell.data.query import store_queries
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
@@ -132,41 +132,64 @@ def method_competitor(
 
     def label(problem: Problem, seed: int) -> Answer:
         began = time.perf_counter()
-        tree, codes = _tree(problem)
-        learned, met = (np.empty((len(rows), 0), dtype=np.float32) for rows in (problem.train, problem.test))
-        if name is not None:
-            learned, met = problem.train_embeddings[name], problem.test_embeddings[name]
-        cells = SeenCells(learned, problem.train_counts, parts=parts)
-        folds, by_donor = reference_folds(problem.train_groups, codes, seed)
-        chosen: Method
-        if isinstance(method, ProbeMethod):
-            chosen, held_out = cross_fit_pooling(method, cells, codes, tree, folds)
-        else:
-            chosen, held_out = method, cross_fit(method, cells, codes, tree, folds)
-        report = judge(tree, held_out, codes, problem.train_groups, by_donor=by_donor)
-        labeller = chosen.fit(cells, codes, tree)
+        own = _fit(problem, name, method, parts, seed)
         fitted = time.perf_counter()
-        calls = final_calls(tree, labeller.tables(SeenCells(met, problem.test_counts, parts=parts)), report)
-        return _answer(problem, tree, calls, began, fitted)
+        return _answer(problem, own.tree, own.calls(), began, fitted)
 
     return Competitor(label, made_of=f"{made_of} {method} {parts}")
 
 
-def novelty_competitor(name: str, made_of: str = "") -> Competitor:
-    """Return the unknown score on an embedding of the task: it gives no labels, and 1 - score as confidence."""
+def novelty_competitor(
+    name: str, method: KnnMethod | ProbeMethod, made_of: str = "", parts: tuple[int, ...] = ()
+) -> Competitor:
+    """Return the unknown score of one of lexicell's methods on an embedding of the task.
+
+    It gives no labels, and 1 - score as confidence. Parameters are those of `method_competitor`.
+    """
 
     def score(problem: Problem, seed: int) -> Answer:
         began = time.perf_counter()
-        _, codes = _tree(problem)
-        learned, asked = problem.train_embeddings[name], problem.test_embeddings[name]
-        folds, _ = reference_folds(problem.train_groups, codes, seed)
-        novelty = Novelty.fit(learned, folds, seed=seed)
+        own = _fit(problem, name, method, parts, seed)
+        doubts = held_out_doubts(own.tree, own.held_out, own.report, own.known.n_cells)
+        novelty = Novelty.fit(own.known.embedding, own.folds, doubts, seed)
         fitted = time.perf_counter()
-        known = 1 - novelty.score(asked).astype(np.float64)
+        known = 1 - novelty.score(own.asked.embedding, doubt(own.calls())).astype(np.float64)
         seconds = fitted - began, time.perf_counter() - fitted
         return Answer(np.full(len(known), None, dtype=object), known, seconds)
 
-    return Competitor(score, made_of=made_of)
+    return Competitor(score, made_of=f"{made_of} {method} {parts}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A method fitted on a problem, as `lexicell annotate` does it."""
+
+    tree: LabelTree
+    known: SeenCells
+    asked: SeenCells
+    folds: Sequence[npt.NDArray[np.int64]]
+    held_out: HeldOut
+    report: HeldOutReport
+    labeller: Labeller
+
+    def calls(self) -> Calls:
+        """Label the test cells."""
+        return final_calls(self.tree, self.labeller.tables(self.asked), self.report)
+
+
+def _fit(
+    problem: Problem, name: str | None, method: KnnMethod | ProbeMethod, parts: tuple[int, ...], seed: int
+) -> _Fitted:
+    tree, codes = _tree(problem)
+    learned, met = (np.empty((len(rows), 0), dtype=np.float32) for rows in (problem.train, problem.test))
+    if name is not None:
+        learned, met = problem.train_embeddings[name], problem.test_embeddings[name]
+    known = SeenCells(learned, problem.train_counts, parts=parts)
+    asked = SeenCells(met, problem.test_counts, parts=parts)
+    folds, by_donor = reference_folds(problem.train_groups, codes, seed)
+    chosen, held_out = cross_fit_choosing(method, known, codes, tree, folds)
+    report = judge(tree, held_out, codes, problem.train_groups, by_donor=by_donor)
+    return _Fitted(tree, known, asked, folds, held_out, report, chosen.fit(known, codes, tree))
 
 
 def with_embedding_time(answer: Answer, problem: Problem, seconds_a_cell: float) -> Answer:

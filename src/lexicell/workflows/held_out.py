@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 from lexicell.annotation.calibration import reliability
 from lexicell.annotation.coverage_curve import coverage_curve
 from lexicell.annotation.folds import reference_folds
-from lexicell.annotation.methods import KnnMethod, ProbeMethod, SeenCells, cross_fit_pooling
+from lexicell.annotation.methods import KnnMethod, ProbeMethod, SeenCells, cross_fit_choosing
 from lexicell.annotation.scores import accuracy, confusion, coverage, macro_f1
 from lexicell.annotation.tree import Calls, call_labels, consistent
 from lexicell.data.cells import CellCollection
@@ -139,7 +139,7 @@ def compare(
     asked = np.concatenate([out.embedding for out in outputs])
     seen, asked_cells = (SeenCells(*own, parts=model.cell_parts) for own in zip((known, asked), counts, strict=True))
     voting = KnnMethod().fit(seen, codes, tree)
-    pooled, _ = cross_fit_pooling(ProbeMethod(), seen, codes, tree, reference_folds(None, codes)[0])
+    pooled, _ = cross_fit_choosing(ProbeMethod(), seen, codes, tree, reference_folds(None, codes)[0])
     probe = pooled.fit(seen, codes, tree)
     own_calls = [
         ("probe", tree, call_labels(tree, probe.tables(asked_cells))),

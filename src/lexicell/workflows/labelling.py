@@ -12,20 +12,17 @@ from rich.progress import track
 from scipy import sparse
 
 from lexicell.annotation.folds import reference_folds
-from lexicell.annotation.held_out import HeldOutReport, final_calls, judge
+from lexicell.annotation.held_out import HeldOutReport, final_calls, held_out_doubts, judge
 from lexicell.annotation.methods import (
-    FinetuneMethod,
     Labeller,
     Method,
-    ProbeMethod,
     SeenCells,
-    cross_fit,
-    cross_fit_pooling,
+    cross_fit_choosing,
 )
 from lexicell.annotation.panels import FEWEST_GENES, Overlap, PanelLoss, compare_panels
 from lexicell.annotation.probe import balanced_subset
 from lexicell.annotation.tree import Calls
-from lexicell.annotation.unknown import Novelty
+from lexicell.annotation.unknown import Novelty, doubt
 from lexicell.data.query import Query, QueryCells
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
@@ -101,10 +98,10 @@ class Labelling:
         for part in _parts(cells.parts(CELLS_AT_ONCE), cells.n_cells, "labelling the query", progress=progress):
             here = part if self.genes is None else part.over(self.genes)
             seen = see(model, here, self.method, self.samples, embed=self.novelty is not None)
-            tables = self.labeller.tables(seen)
-            calls.append(final_calls(self.tree, tables, self.report))
+            called = final_calls(self.tree, self.labeller.tables(seen), self.report)
+            calls.append(called)
             if self.novelty is not None:
-                unknown.append(self.novelty.score(seen.embedding))
+                unknown.append(self.novelty.score(seen.embedding, doubt(called)))
         return Calls.join(calls), np.concatenate(unknown) if unknown else None
 
 
@@ -246,14 +243,12 @@ def learn(
         folds, by_donor = reference_folds(donors, codes, seed)
     else:
         folds, by_donor = [np.flatnonzero(apart.cells[rows])], apart.by_donor
-    if isinstance(method, ProbeMethod | FinetuneMethod):
-        method, held_out = cross_fit_pooling(method, cells, codes, reference.tree, folds, learn_from, judged)
-    else:
-        held_out = cross_fit(method, cells, codes, reference.tree, folds, learn_from, judged)
+    method, held_out = cross_fit_choosing(method, cells, codes, reference.tree, folds, learn_from, judged)
     report = judge(reference.tree, held_out, codes, donors, by_donor=by_donor, max_error=max_error)
     known = np.flatnonzero(learn_from)
     labeller = method.fit(cells.take(known), codes[known], reference.tree)
-    novelty = Novelty.fit(cells.embedding, folds, judged, seed)
+    doubts = held_out_doubts(reference.tree, held_out, report, cells.n_cells)
+    novelty = Novelty.fit(cells.embedding, folds, doubts, seed)
     return Labelling(reference.tree, method, labeller, genes, samples, report, novelty)
 
 
