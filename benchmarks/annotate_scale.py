@@ -141,7 +141,7 @@ def matrix_rate(name: str, seconds: float = 1.0) -> float:
 
 
 def run_all(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure every recipe and pair."""
+    """Measure every recipe and pair; a recipe's figures are printed, and written, as soon as they are there."""
     torch.set_num_threads(options.threads)
     whole = read_h5ad(options.cells)
     counts = sparse.csr_matrix(whole.X)
@@ -170,6 +170,9 @@ def run_all(options: argparse.Namespace) -> dict[str, Any]:
             **grown("query", rows),
             **grown("reference", rows),
         }
+        print(json.dumps({name: figures[name]}), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return figures
 
 
@@ -237,8 +240,6 @@ def main() -> None:
     )
     rows = tuple((recipe, *(one.get(name) for name in names)) for recipe, one in figures.items())
     print_tables([Table(f"Annotating on {options.threads} thread(s)", ("recipe", *names), rows)])
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
