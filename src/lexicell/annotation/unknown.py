@@ -1,10 +1,11 @@
 """The unknown score: how unlike the reference a cell is, on the scale of the reference's own held-out cells.
 
 Measured are the mean cosine distance to the ten nearest reference cells, in the embedding and in its whitened
-components, and the labeller's doubt; each in standard deviations of the reference's held-out cells, summed, doubt
-counting as much as both distances. Distances in the embedding as it is tell best where the model learned labels,
-whitened ones where it did not. Doubt finds cells that lie between types, distance those that lie apart from all. The
-figures are in docs/benchmarks.md, those of entropy, energy and Mahalanobis distances in LOG.md.
+components, and the labeller's doubt. How rare each is among held-out reference cells makes three p-values, which are
+combined as Fisher (1932) does, doubt counting as much as both distances. Distances in the embedding as it is tell best
+where the model learned labels, whitened ones where it did not. Doubt finds cells that lie between types, distance those
+that lie apart from all. The figures are in docs/benchmarks.md, those of entropy, energy, Mahalanobis distances and
+other sums in LOG.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from lexicell.randomness import generator
 NEIGHBOURS = 10
 _USUAL = 5_000  # held-out cells that say what is usual
 _POINTS = 50_000  # reference cells that are looked at
-_SAY = np.array([1.0, 1.0, 2.0])  # of the two distances and of doubt
+_SAY = np.array([0.5, 0.5, 1.0])  # of the two distances and of doubt
+_FLAT = 1e-9  # a standard deviation below it is none
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -41,16 +43,15 @@ class Novelty:
         Of the reference.
     indexes
         The reference's cells, as they are and whitened.
-    centre, spread
-        (3,) mean and standard deviation of held-out reference cells' distances, as they are and whitened, and doubts.
+    measured
+        Both distances and doubts of held-out reference cells, each ascending for itself (n, 3).
     usual
-        Ascending weighted sums of the three, standardised, of held-out reference cells (n,).
+        How surprising these cells are, ascending (n,).
     """
 
     whitening: Whitening
     indexes: tuple[NeighborIndex, NeighborIndex]
-    centre: Float64
-    spread: Float64
+    measured: Float64
     usual: Float64
 
     @classmethod
@@ -84,10 +85,9 @@ class Novelty:
                 distances = _distances(_indexes(embedding[others], whitening), embedding[asked], whitening)
                 far.append(np.column_stack([distances, doubts[asked]]))
         measured = np.concatenate(far) if far else np.zeros((1, 3))
-        centre, spread = measured.mean(axis=0), measured.std(axis=0)
-        spread[spread == 0] = 1
-        usual = np.sort((measured - centre) / spread @ _SAY)
-        return cls(whitening, _indexes(embedding[points], whitening), centre, spread, usual)
+        ascending = np.sort(measured, axis=0)
+        usual = np.sort(_surprise(measured, ascending))
+        return cls(whitening, _indexes(embedding[points], whitening), ascending, usual)
 
     def score(self, embedding: Float32, doubts: npt.NDArray[np.floating]) -> Float32:
         """Return scores (n_cells,) from 0 to 1: the share of held-out reference cells that are more usual than a cell.
@@ -103,7 +103,7 @@ class Novelty:
             (n_cells,) `doubt` of what was called.
         """
         measured = np.column_stack([_distances(self.indexes, embedding, self.whitening), doubts])
-        unlike = (measured - self.centre) / self.spread @ _SAY
+        unlike = _surprise(measured, self.measured)
         n = len(self.usual)
         rank = np.searchsorted(self.usual, unlike, side="left")
         beyond = np.maximum(unlike - self.usual[-1], 0)
@@ -115,6 +115,20 @@ def doubt(calls: Calls) -> Float32:
     """Return how much was doubted of each cell's labels (n_cells,): 1 - probability, averaged over levels."""
     doubts: Float32 = 1 - calls.probs.mean(axis=1, dtype=np.float32)
     return doubts
+
+
+def _surprise(measured: Float64, usual: Float64) -> Float64:
+    """Return the sum of -log p (n_cells,) of what was measured (n_cells, 3), beside usual values (n, 3), ascending.
+
+    Beyond the greatest usual value it goes on rising, by how many standard deviations of these a value lies beyond.
+    """
+    n = len(usual)
+    total = np.zeros(len(measured))
+    for say, values, known in zip(_SAY, measured.T, usual.T, strict=True):
+        rarer = n - np.searchsorted(known, values, side="left")
+        beyond = np.maximum(values - known[-1], 0) / max(known.std(), _FLAT)
+        total += say * (np.log1p(beyond) - np.log((rarer + 1) / (n + 1)))
+    return total
 
 
 def _indexes(embedding: Float32, whitening: Whitening) -> tuple[NeighborIndex, NeighborIndex]:
