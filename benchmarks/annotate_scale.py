@@ -37,6 +37,7 @@ from lexicell.model.checkpoint import ModelSpec
 from lexicell.reporting.text import Table, print_tables
 from lexicell.training.recipe import load_recipe
 from lexicell.workflows.annotate import annotate
+from lexicell.workflows.labelling import CELLS_AT_ONCE
 
 MAPMYCELLS = 208  # cells a second and core, as its authors report
 TARGET = 0.6  # share of the matrix rate
@@ -191,12 +192,15 @@ def in_own_process(pair: Pair, name: str, cells: AnnData, options: argparse.Name
 
 
 def grown(what: str, rows: dict[Pair, dict[str, float]]) -> dict[str, float]:
-    """Return the memory that a further cell of query or reference takes, and that a million of them would."""
+    """Return the memory that a further cell of query or reference takes, and that a million of them would.
+
+    Nothing where the smallest do not fill the part that is read at once: then it is parts that grow.
+    """
     other = "reference" if what == "query" else "query"
     beside = max(pair.reference for pair in rows) if what == "query" else min(pair.query for pair in rows)
     memory = {getattr(pair, what): row["peak_bytes"] for pair, row in rows.items() if getattr(pair, other) == beside}
     small, large = min(memory), max(memory)
-    if small == large:
+    if small == large or small < CELLS_AT_ONCE:
         return {}
     per_cell = (memory[large] - memory[small]) / (large - small)
     return {f"bytes_a_{what}_cell": per_cell, f"bytes_for_1M_{what}": memory[large] + per_cell * (1_000_000 - large)}

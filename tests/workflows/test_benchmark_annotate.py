@@ -13,6 +13,7 @@ from lexicell.workflows.benchmark_competitors import model_identity
 from lexicell.workflows.benchmark_options import Entrants
 from lexicell.workflows.benchmark_tasks import store_tasks
 from lexicell.workflows.fold_models import untrained_model
+from lexicell.workflows.prepare import prepare
 from lexicell.workflows.pretrain import pretrain
 
 
@@ -87,6 +88,17 @@ def test_models_of_folds_never_see_the_test_cells(stores, pretraining, tmp_path)
     read.clear()
     compare("folds:3")  # its folds bear the same names in the same folder, but are of other cells
     check("folds:3")
+
+
+def test_genes_without_an_id_are_pretrained_on_too(stores, pretraining, tmp_path):
+    who, read = pretraining
+    adata = stores[0].to_anndata()
+    names = [f"ENSMUSG{i:011d}" for i in range(adata.n_vars)]
+    adata.var_names = [*names[:-3], "Fam150a", "Gm1992", "Rik2"]  # as `unmatched: keep` leaves them
+    dataset = {"adata": adata, "species": "mouse", "gene_ids": "index", "labels": ["type"]}
+    mixed = prepare({"datasets": [dataset]}, tmp_path / "mixed").store
+    benchmark_annotate(mixed, tmp_path / "out", split="folds:2", entrants=who, seeds=1, progress=False)
+    assert {Store.open(tmp_path / "out" / "runs" / cells).n_genes for cells, _ in read} == {adata.n_vars}
 
 
 def test_a_learning_curve_is_pretrained_once_on_all_of_a_folds_cells_without_labels(stores, pretraining, tmp_path):

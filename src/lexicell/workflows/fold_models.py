@@ -96,7 +96,8 @@ class FoldModels:
             cells = self.folder / f"{self._cells(problem)}-store"
             if not (cells / "meta.json").is_file():
                 adata = subset(self.store, problem.pool)
-                prepare({"datasets": [{"adata": adata, "species": species_of(self.store)} | _fields(adata)]}, cells)
+                dataset = {"adata": adata, "species": species_of(self.store), "gene_ids": "index"} | _fields(adata)
+                prepare({"datasets": [dataset]}, cells)
             if not finished(run):
                 overrides = _LABEL_FREE | {"seed": seed}
                 begun = pretrain(self.recipe, cells, run, resume=run.exists(), overrides=overrides, progress=False)
