@@ -5,8 +5,8 @@ Usage: python benchmarks/annotate_scale.py --cells COUNTS.h5ad --species mouse -
 
 COUNTS.h5ad holds raw counts in X and a label column (--level). Queries and references of the asked sizes are made of
 its cells, in files; each pair is annotated by `probe` in a process of its own, whose peak memory is read: the queries
-beside the largest reference, and the smallest query beside the smallest reference. Memory for a million cells is
-extrapolated along the line through two sizes, for query and reference each. With --seconds, sizes shrink alike until
+beside the largest reference, and the smallest query beside the smallest reference. Memory for a million cells of
+a query, and for as many of a reference as are learned from at most, is extrapolated along the line through two sizes. With --seconds, sizes shrink alike until
 a recipe's embedding takes about so long. The weights are drawn: they change neither time nor memory. The share of the
 matrix rate that is aimed at is 60%.
 """
@@ -37,7 +37,7 @@ from lexicell.model.checkpoint import ModelSpec
 from lexicell.reporting.text import Table, print_tables
 from lexicell.training.recipe import load_recipe
 from lexicell.workflows.annotate import annotate
-from lexicell.workflows.labelling import CELLS_AT_ONCE
+from lexicell.workflows.labelling import CELLS_AT_ONCE, LEARN_FROM
 
 MAPMYCELLS = 208  # cells a second and core, as its authors report
 TARGET = 0.6  # share of the matrix rate
@@ -192,8 +192,9 @@ def in_own_process(pair: Pair, name: str, cells: AnnData, options: argparse.Name
 
 
 def grown(what: str, rows: dict[Pair, dict[str, float]]) -> dict[str, float]:
-    """Return the memory that a further cell of query or reference takes, and that a million of them would.
+    """Return the memory that a further cell of query or reference takes, and that very many of them would.
 
+    Very many are a million of the query, and as many of the reference as are learned from at most.
     Nothing where the smallest do not fill the part that is read at once: then it is parts that grow.
     """
     other = "reference" if what == "query" else "query"
@@ -203,7 +204,8 @@ def grown(what: str, rows: dict[Pair, dict[str, float]]) -> dict[str, float]:
     if small == large or small < CELLS_AT_ONCE:
         return {}
     per_cell = (memory[large] - memory[small]) / (large - small)
-    return {f"bytes_a_{what}_cell": per_cell, f"bytes_for_1M_{what}": memory[large] + per_cell * (1_000_000 - large)}
+    most = {"query": 1_000_000, "reference": LEARN_FROM}[what]
+    return {f"bytes_a_{what}_cell": per_cell, f"bytes_for_{most}_{what}": memory[large] + per_cell * (most - large)}
 
 
 def main() -> None:
@@ -238,9 +240,9 @@ def main() -> None:
         "target_met",
         "of_mapmycells",
         "bytes_a_query_cell",
-        "bytes_for_1M_query",
+        "bytes_for_1000000_query",
         "bytes_a_reference_cell",
-        "bytes_for_1M_reference",
+        f"bytes_for_{LEARN_FROM}_reference",
     )
     rows = tuple((recipe, *(one.get(name) for name in names)) for recipe, one in figures.items())
     print_tables([Table(f"Annotating on {options.threads} thread(s)", ("recipe", *names), rows)])
