@@ -5,10 +5,10 @@ Usage: python benchmarks/annotate_scale.py --cells COUNTS.h5ad --species mouse -
 
 COUNTS.h5ad holds raw counts in X and a label column (--level). Queries and references of the asked sizes are made of
 its cells, in files; each pair is annotated by `probe` in a process of its own, whose peak memory is read: the queries
-beside the largest reference, and the smallest query beside the smallest reference. Memory for a million cells of
-a query, and for as many of a reference as are learned from at most, is extrapolated along the line through two sizes. With --seconds, sizes shrink alike until
-a recipe's embedding takes about so long. The weights are drawn: they change neither time nor memory. The share of the
-matrix rate that is aimed at is 60%.
+beside the largest reference, and the smallest query beside the smallest reference. Memory for a query of a million
+cells, and for as many of a reference as are learned from at most, is extrapolated along the line through two sizes.
+With --seconds, sizes shrink alike until a recipe's embedding takes about so long. The weights are drawn: they change
+neither time nor memory. The share of the matrix rate that is aimed at is 60%.
 """
 
 from __future__ import annotations
