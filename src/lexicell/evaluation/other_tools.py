@@ -111,7 +111,7 @@ def scanvi(
         model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category=UNLABELLED, labels_key="label")
         # Its classifier cannot learn from a batch of one cell: leave out the last, short one where there are others.
         labelled = int(pd.Series(names[known]).value_counts().clip(upper=SCANVI_PER_LABEL).sum())
-        drop_last = min(labelled, counts.shape[0] - int(known.sum())) > 2 * scvi.settings.batch_size
+        drop_last = min(labelled, counts.shape[0] - int(known.sum())) > 1.25 * scvi.settings.batch_size
         model.train(
             max_epochs=20,
             n_samples_per_label=SCANVI_PER_LABEL,
