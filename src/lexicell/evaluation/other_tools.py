@@ -24,6 +24,7 @@ from lexicell.evaluation.baselines import Labels, Prediction, labelled_cells, lo
 UNLABELLED = "(unlabelled)"
 SCANVI_GENES = 2_000  # most variable genes, as scvi-tools' tutorials take them
 SCANVI_EPOCHS = 100
+SCANVI_PER_LABEL = 100  # labelled cells of a label that an epoch sees, at most
 
 
 def celltypist(train: sparse.csr_matrix, labels: Labels, test: sparse.csr_matrix) -> Prediction:
@@ -108,7 +109,17 @@ def scanvi(
         base = scvi.model.SCVI(adata, n_layers=2, n_latent=30, gene_likelihood="nb")
         base.train(max_epochs=SCANVI_EPOCHS, early_stopping=True, enable_progress_bar=False, accelerator="cpu")
         model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category=UNLABELLED, labels_key="label")
-        model.train(max_epochs=20, n_samples_per_label=100, enable_progress_bar=False, accelerator="cpu")
+        # Its classifier cannot learn from a batch of one cell: the last, short one is left out where there are others.
+        labelled = int(pd.Series(names[known]).value_counts().clip(upper=SCANVI_PER_LABEL).sum())
+        batch_size = 128 if labelled > 2 * 128 else 32
+        model.train(
+            max_epochs=20,
+            n_samples_per_label=SCANVI_PER_LABEL,
+            batch_size=batch_size,
+            datasplitter_kwargs={"drop_last": min(labelled, counts.shape[0] - int(known.sum())) > 1.5 * batch_size},
+            enable_progress_bar=False,
+            accelerator="cpu",
+        )
         fit_seconds = time.perf_counter() - began
         table = model.predict(indices=np.arange(train.shape[0], counts.shape[0]), soft=True)
     return Prediction(table.columns.to_numpy(dtype=object), table.to_numpy(np.float32), fit_seconds)
