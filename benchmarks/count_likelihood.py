@@ -9,7 +9,7 @@ some entries are hidden: a random share of the genes of the panel, silent ones a
   from the rest) and gives its predictive, averaged over draws of the latent;
 - lexicell reads the other genes, in views drawn as in training, and is asked for the hidden ones. (The samples of
   inference show a cell's genes once each, and fill up with silent ones: read through them, it takes a cell for a
-  sparser one, and expects a fifth too few expressed genes.) Training asks for expressed genes more often than for
+  sparser one, and expects a sixth too few expressed genes.) Training asks for expressed genes more often than for
   silent ones, by a ratio that is known for each cell; it is divided out again;
 - the marginal is the gene's smoothed histogram in the training cells, by depth bin.
 
