@@ -143,6 +143,16 @@ def test_a_run_that_was_trained_anew_is_embedded_and_asked_anew(stores, run, tmp
     assert len(list((tmp_path / "out" / "embeddings").glob("*.npz"))) == 2
 
 
+def test_the_finest_level_alone_is_asked_with_the_whole_tree(stores, tmp_path, capsys):
+    options = {"split": "folds:2", "entrants": Entrants(methods=("counts",), competitors=("centroid_mapping",))}
+    both = benchmark_annotate(stores[0], tmp_path / "out", seeds=1, **options).summary().set_index("level")
+    capsys.readouterr()
+    fine = benchmark_annotate(stores[0], tmp_path / "out", seeds=1, finest=True, **options).summary().set_index("level")
+    assert ", seed" not in capsys.readouterr().out  # every answer is the one of both levels
+    assert len(both.index.unique()) == 2
+    assert fine.equals(both.loc[fine.index.unique()])
+
+
 def test_untrained_models_are_told_apart_by_their_recipe(stores, small, tmp_path):
     made = []
     for width in (16, 16, 32):

@@ -43,6 +43,7 @@ def benchmark_annotate(
     split: str = "donor",
     entrants: Entrants | None = None,
     levels: Sequence[str] | None = None,
+    finest: bool = False,
     labelled: Sequence[int] = (),
     min_cells: int = 1,
     seeds: int = 3,
@@ -67,6 +68,8 @@ def benchmark_annotate(
         Who takes part: pretrained models, other tools, embeddings made elsewhere.
     levels
         Label levels, coarse to fine. Default: all of the store's.
+    finest
+        Ask for the last of these levels alone; the others still make the tree that is gone down.
     labelled
         Numbers of labelled training cells a label, for learning curves; without them all are used.
     min_cells
@@ -90,6 +93,7 @@ def benchmark_annotate(
     who = entrants or Entrants()
     _check(who.methods, seeds, labelled)
     tasks = store_tasks(opened, split=split, levels=levels, min_cells=min_cells)
+    tasks = tasks[-1:] if finest else tasks
     if overrides:
         annotate_recipe(overrides, "finetune" if "finetune" in who.methods else ", ".join(who.methods))
     chosen, arrays = _enter(who, opened, folder, overrides, progress=progress)

@@ -15,6 +15,7 @@ def benchmark_annotate(
     split: str = "donor",
     entrants: Entrants,
     levels: tuple[str, ...] | None = None,
+    finest: bool = False,
     labelled: tuple[int, ...] = (),
     min_cells: int = 1,
     seeds: int = 3,
@@ -38,6 +39,8 @@ def benchmark_annotate(
         Who takes part.
     levels
         Label levels, coarse to fine, with commas between. Default: all of the store's.
+    finest
+        Ask for the last of these levels alone; the others still make the tree that is gone down.
     labelled
         Numbers of labelled training cells a label, with commas between: draws learning curves.
     min_cells
@@ -58,6 +61,7 @@ def benchmark_annotate(
         split=split,
         entrants=entrants,
         levels=levels,
+        finest=finest,
         labelled=labelled,
         min_cells=min_cells,
         seeds=seeds,
