@@ -8,13 +8,22 @@ from lexicell.labels import LabelTree
 
 def test_donors_stay_whole_and_folds_even():
     donors = np.repeat(["a", "b", "c", "d", "e", "f"], [50, 40, 10, 10, 10, 10]).astype(object)
-    donors[-5:] = None  # unknown ones are a donor together
+    donors[-5:] = None  # cells of an unknown donor are never held out
     folds, by_donor = reference_folds(donors, np.zeros((130, 1), int), most=3)
     assert by_donor
-    assert sorted(np.concatenate(folds)) == list(range(130))
+    assert sorted(np.concatenate(folds)) == list(range(125))
     whose = [{str(donor) for donor in donors[fold]} for fold in folds]
     assert not set.intersection(*whose)
-    assert sorted(map(len, folds)) == [40, 40, 50]
+    assert sorted(map(len, folds)) == [35, 40, 50]
+
+
+def test_one_known_donor_or_few_known_cells_are_no_donors_to_hold_out():
+    one = np.array(["a"] * 60 + [None] * 10, dtype=object)
+    few = np.array(["a"] * 10 + ["b"] * 10 + [None] * 50, dtype=object)
+    for donors in (one, few):
+        folds, by_donor = reference_folds(donors, np.zeros((70, 1), int))
+        assert not by_donor
+        assert sorted(np.concatenate(folds)) == list(range(70))
 
 
 def test_without_donors_every_label_is_in_every_fold():

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from lexicell.randomness import generator
 
 MOST_FOLDS = 5
+_KNOWN_DONORS = 0.5  # share of the cells whose donor must be known for donors to be held out
 Int64 = npt.NDArray[np.int64]
 
 
@@ -16,21 +17,21 @@ def reference_folds(
 ) -> tuple[list[Int64], bool]:
     """Return up to `most` groups of cells to hold out in turn, and whether they are whole donors.
 
-    Donors are dealt to folds by size. Where fewer than two donors are known, labelled cells are dealt at random within
-    each label: good enough for temperatures, but it says nothing of a new donor.
+    Donors are dealt to folds by size; cells of an unknown donor are in no fold, and so always learned from. Where fewer
+    than two donors are known, or those of fewer than half of the cells, labelled cells are dealt at random within each
+    label: good enough for temperatures, but it says nothing of a new donor.
     """
     n_cells = len(codes)
     if donors is not None:
-        names, place, sizes = np.unique(
-            [donor if donor is not None else "" for donor in donors], return_inverse=True, return_counts=True
-        )
-        if len(names) > 1:
+        known = np.flatnonzero([donor is not None for donor in donors])
+        names, place, sizes = np.unique(donors[known].astype(str), return_inverse=True, return_counts=True)
+        if len(names) > 1 and len(known) >= _KNOWN_DONORS * n_cells:
             n_folds = min(most, len(names))
             load, fold = np.zeros(n_folds), np.zeros(len(names), dtype=np.int64)
             for donor in np.argsort(-sizes, kind="stable"):
                 fold[donor] = load.argmin()
                 load[fold[donor]] += sizes[donor]
-            return [np.flatnonzero(fold[place] == i) for i in range(n_folds)], True
+            return [known[fold[place] == i] for i in range(n_folds)], True
     depth = (codes >= 0).cumprod(axis=1).sum(axis=1)
     deepest = codes[np.arange(n_cells), np.maximum(depth - 1, 0)]
     shuffled = generator(seed, "folds of the reference").permutation(n_cells)

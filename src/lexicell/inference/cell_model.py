@@ -169,6 +169,14 @@ class CellModel(ModelHubMixin):
             told._covariates[list(self.spec.covariates).index(name)] = levels.index(value) + 1
         return told
 
+    def trained_on(self, network: CellNetwork, label_tree: LabelTree) -> Self:
+        """Return the model with other weights and a head for these labels, told the same covariates."""
+        tuned = copy.copy(self)
+        tuned.network = network.to(self.device).eval().requires_grad_(False)
+        tuned.spec = replace(self.spec, label_tree=label_tree)
+        tuned._run = None
+        return tuned
+
     def embed(
         self,
         query: Query,
@@ -314,7 +322,7 @@ class CellModel(ModelHubMixin):
         self, genes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], depth: npt.NDArray[np.float32]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what `CellNetwork.encode` takes, on the model's device: with the covariates that it was told."""
-        told = self._covariates.expand(len(genes), -1)
+        told = self._covariates.expand(len(depth), -1)
         arrays = (torch.from_numpy(genes), torch.from_numpy(counts), torch.from_numpy(depth), told)
         first, second, third, fourth = (array.to(self.device) for array in arrays)
         return first, second, third, fourth

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from scipy import sparse
 from torch import Tensor
 
 from lexicell.allocator import keep_freed_memory
+from lexicell.annotation.probe import balanced_subset
 from lexicell.annotation.scores import macro_f1
 from lexicell.data.gene_sampler import GeneSampler, SamplingConfig, SparseRows, fit_shape
 from lexicell.errors import InputError
@@ -31,6 +32,10 @@ from lexicell.model.network import CellNetwork
 from lexicell.randomness import generator, integer_seed
 
 Int64 = npt.NDArray[np.int64]
+
+CHECKS = 8  # at least, in a run that is not stopped
+_STEPS = 2000
+_STOP_BY = 2000  # held-out cells that a check looks at, common labels cut first
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,20 @@ class FinetuneConfig:
     """Cells a step."""
     max_epochs: int = 8
     """Passes over the reference at most."""
-    max_steps: int = 2000
-    """Steps at most."""
+    max_steps: int = 0
+    """Steps at most; 0 for 2,000, or as many as show every cell once where that is more."""
     patience: int = 2
-    """Checks without a better macro-F1 on held-out cells after which it stops."""
+    """Checks without a better macro-F1 on held-out cells after which it stops; there are `CHECKS` in a full run."""
     dropout: float = 0.1
     """Share of the cell's numbers that is dropped before the head."""
     label_balance: float = 1.0
     """Logit adjustment: 0 learns labels as frequent as they are, 1 as if all were equally frequent."""
 
     def __post_init__(self) -> None:
-        if min(self.lr, self.trunk_lr_scale, self.layer_decay, self.batch_size, self.max_epochs, self.max_steps) <= 0:
-            raise InputError(f"finetune: rates, batch_size, max_epochs and max_steps must be positive; got {self}")
+        if min(self.lr, self.trunk_lr_scale, self.layer_decay, self.batch_size, self.max_epochs) <= 0:
+            raise InputError(f"finetune: rates, batch_size and max_epochs must be positive; got {self}")
+        if min(self.max_steps, self.patience) < 0:
+            raise InputError(f"finetune: max_steps and patience must not be negative; got {self}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"finetune: dropout must lie between 0 and 1; got {self.dropout}")
 
@@ -135,10 +142,12 @@ def finetune(
         keep_freed_memory()
     network = _start(model, tree, codes[learned])
     optimizer = build_groups(network, config)
-    steps = min(config.max_steps, config.max_epochs * -(-len(learned) // config.batch_size))
+    judged = judged[balanced_subset(codes[judged], _STOP_BY, generator(seed, "finetune checks"))]
+    epoch = -(-len(learned) // config.batch_size)
+    steps = min(config.max_steps or max(_STEPS, epoch), config.max_epochs * epoch)
     views = _Views(counts, genes, model, seed)
     drops = torch.Generator().manual_seed(integer_seed(seed, "finetune dropout"))
-    every = max(1, min(-(-len(learned) // config.batch_size), steps))
+    every = min(epoch, -(-steps // CHECKS))
     best, history, since = (-1.0, 0, copy.deepcopy(network.state_dict())), [], 0
     for step, rows in enumerate(_batches(learned, config.batch_size, steps, seed), start=1):
         _set_rates(optimizer, step, steps)
@@ -162,7 +171,7 @@ def finetune(
             if since >= config.patience:
                 break
     network.load_state_dict(best[2])
-    return Finetuned(CellModel(network, replace(model.spec, label_tree=tree), model.device), best[1], tuple(history))
+    return Finetuned(model.trained_on(network, tree), best[1], tuple(history))
 
 
 def build_groups(network: CellNetwork, config: FinetuneConfig) -> torch.optim.AdamW:
@@ -251,9 +260,7 @@ class _Views:
         nothing = np.zeros(len(rows), np.int64)
         drawn = self._sampler.sample(cells, panel=nothing, hand=position, position=position)
         depth = np.asarray(part.sum(axis=1), dtype=np.float32).ravel()
-        unknown = np.zeros((len(rows), len(self._model.spec.covariates)), np.int64)
-        arrays = (drawn.genes, drawn.counts, depth, unknown)
-        return tuple(torch.from_numpy(array).to(self._model.device) for array in arrays)
+        return self._model.tensors(drawn.genes, drawn.counts, depth)
 
 
 def _cells(network: CellNetwork, drawn: tuple[Tensor, ...]) -> Tensor:

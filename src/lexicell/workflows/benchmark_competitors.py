@@ -24,7 +24,7 @@ from lexicell.data.query import store_queries
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
 from lexicell.evaluation.baselines import Prediction, logistic_regression, pca_knn
-from lexicell.evaluation.centroid_mapping import map_to_centroids
+from lexicell.evaluation.centroid_mapping import MappingSettings, map_to_centroids
 from lexicell.evaluation.identity import identity
 from lexicell.evaluation.linear_svm import linear_svm
 from lexicell.evaluation.other_tools import celltypist, scanvi
@@ -64,7 +64,7 @@ TOOLS: Mapping[str, Competitor] = {
     ),
     "pca_knn": _predicting(lambda p, _: pca_knn(p.train_counts, p.train_labels, p.test_counts), seeded=False),
     "linear_svm": _predicting(lambda p, seed: linear_svm(p.train_counts, p.train_labels, p.test_counts, seed)),
-    "centroid_mapping": Competitor(_centroid_mapping),
+    "centroid_mapping": Competitor(_centroid_mapping, made_of=str(MappingSettings())),
     "celltypist": _predicting(lambda p, _: celltypist(p.train_counts, p.train_labels, p.test_counts), seeded=False),
     "scanvi": _predicting(lambda p, seed: scanvi(p.train_counts, p.train_labels, p.test_counts, p.train_groups, seed)),
 }
@@ -186,9 +186,10 @@ def _fit(
         learned, met = problem.train_embeddings[name], problem.test_embeddings[name]
     known = SeenCells(learned, problem.train_counts, parts=parts)
     asked = SeenCells(met, problem.test_counts, parts=parts)
-    folds, by_donor = reference_folds(problem.train_groups, codes, seed)
+    donors = None if problem.train_groups is None else np.where(problem.train_groups == "", None, problem.train_groups)
+    folds, by_donor = reference_folds(donors, codes, seed)
     chosen, held_out = cross_fit_choosing(method, known, codes, tree, folds)
-    report = judge(tree, held_out, codes, problem.train_groups, by_donor=by_donor)
+    report = judge(tree, held_out, codes, donors, by_donor=by_donor)
     return _Fitted(tree, known, asked, folds, held_out, report, chosen.fit(known, codes, tree))
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rich.progress import track
 from scipy import sparse
 
-from lexicell.annotation.folds import reference_folds
+from lexicell.annotation.folds import MOST_FOLDS, reference_folds
 from lexicell.annotation.held_out import HeldOutReport, final_calls, held_out_doubts, judge
 from lexicell.annotation.methods import (
     Labeller,
@@ -36,7 +36,7 @@ CELLS_AT_ONCE = 1024  # cells that are read, embedded and labelled together
 LEARN_FROM = 50_000  # cells that a fit learns from, common labels cut first
 JUDGED = 20_000  # held-out cells that calibration looks at
 _PANEL_CELLS = 3_000
-_DONORS_TO_HOLD_OUT = 3
+_HELD_OUT_SHARE = (0.1, 0.4)  # of the cells: whole donors that are held out of fine-tuning
 _PANEL_SHARE = 0.9  # with fewer of the reference's genes shared, the loss is measured before the run
 Int64 = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -263,8 +263,8 @@ def finetuned(
 ) -> tuple[Finetuned, Apart]:
     """Fine-tune a model on a reference; return it, and the reference's cells that it did not learn from.
 
-    Whole donors are held out where there are three or more; with fewer, a fifth of the cells, since a donor is too
-    much to do without.
+    These are whole donors, a fifth of the cells as nearly as can be; where donors are so few or so unequal that it
+    would be less than a tenth or more than two fifths, a fifth of the cells at random.
 
     Raises
     ------
@@ -273,10 +273,12 @@ def finetuned(
     """
     if not isinstance(model, CellModel):
         raise InputError(f"method finetune trains a lexicell model; it cannot train a {type(model).__name__}.")
-    donors = reference.donors if reference.n_donors >= _DONORS_TO_HOLD_OUT else None
-    folds, by_donor = reference_folds(donors, reference.codes, seed)
+    folds, by_donor = reference_folds(reference.donors, reference.codes, seed)
+    few, many = (share * reference.n_cells for share in _HELD_OUT_SHARE)
+    if by_donor and not (folds := [fold for fold in folds if few <= len(fold) <= many]):
+        folds, by_donor = reference_folds(None, reference.codes, seed)
     held_out = np.zeros(reference.n_cells, dtype=bool)
-    held_out[min(folds, key=len)] = True
+    held_out[min(folds, key=lambda fold: abs(len(fold) - reference.n_cells / MOST_FOLDS))] = True
     rows = balanced_subset(reference.codes, LEARN_FROM, generator(seed, "finetune cells"))
     counts = sparse.vstack([part.over(genes).counts for part in _some(reference, rows)], format="csr")
     codes = reference.codes[rows]
