@@ -41,3 +41,10 @@ def pretrained(stores: list[Store], tmp_path_factory: pytest.TempPathFactory) ->
 def run(pretrained: PretrainResult) -> Path:
     """The folder of `pretrained`."""
     return pretrained.run
+
+
+@pytest.fixture(scope="session")
+def label_free(stores: list[Store], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run without labels; read it, do not change it."""
+    out = tmp_path_factory.mktemp("label_free") / "run"
+    return pretrain("tiny", stores, out, overrides=SMALL | {"objectives.labels": 0.0}, progress=False).run

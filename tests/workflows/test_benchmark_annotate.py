@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from lexicell.workflows.benchmark_competitors import model_identity
 from lexicell.workflows.benchmark_options import Entrants
 from lexicell.workflows.benchmark_tasks import store_tasks
 from lexicell.workflows.fold_models import untrained_model
+from lexicell.workflows.held_out import split_of
 from lexicell.workflows.prepare import prepare
 from lexicell.workflows.pretrain import pretrain
+from lexicell.workflows.seen_labels import learned_cells
 
 
-def test_lexicell_stands_beside_other_tools_and_embeddings(stores, run, tmp_path):
+def test_lexicell_stands_beside_other_tools_and_embeddings(stores, label_free, tmp_path):
     store = stores[0]
     adata = store.to_anndata()
     truth = adata.obs["type"].cat.codes.to_numpy()
@@ -28,7 +31,7 @@ def test_lexicell_stands_beside_other_tools_and_embeddings(stores, run, tmp_path
         tmp_path / "out",
         split="donor:2",
         entrants=Entrants(
-            run=[run],
+            run=[label_free],
             methods=("knn", "linear", "probe"),
             competitors=("logistic_regression", "centroid_mapping"),
             embedding=[f"{tmp_path / 'elsewhere.h5ad'}:X_oracle"],
@@ -122,9 +125,9 @@ def test_another_recipe_makes_other_models(stores, pretraining, small, tmp_path)
     assert len({cells for cells, _ in read}) == 2
 
 
-def test_a_run_that_was_trained_anew_is_embedded_and_asked_anew(stores, run, tmp_path, capsys):
+def test_a_run_that_was_trained_anew_is_embedded_and_asked_anew(stores, label_free, tmp_path, capsys):
     folder = tmp_path / "run"
-    model = CellModel.load(run)
+    model = CellModel.load(label_free)
     model.save(folder)
     who = Entrants(run=[folder], methods=("knn",), competitors=("pca_knn",))
     options = {"split": "folds:2", "levels": ["type"], "entrants": who, "seeds": 1}
@@ -192,6 +195,30 @@ def test_learning_curves_from_the_command_line(stores, tmp_path, capsys):
     who = {"logistic_regression", "pca_knn", "no model, probe"}
     assert all(set(levels["type"]) == who for levels in tasks.values())
     assert "3 a label" in capsys.readouterr().out
+
+
+def test_a_run_is_not_asked_for_labels_that_it_learned(stores, run, tmp_path):
+    store, split = stores[0], split_of(run)
+    who = Entrants(run=[run], methods=("knn",), competitors=("pca_knn",))
+    options = {"entrants": who, "levels": ["type"], "seeds": 1, "progress": False}
+    with pytest.raises(InputError, match="learned the labels of") as refused:
+        benchmark_annotate(store, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    ways = re.search(r"split (donor=\S+)\)", str(refused.value))[1]
+    result = benchmark_annotate(store, tmp_path / "out", split=ways, **options)
+    assert set(result.scores["competitor"]) == {"run, knn", "pca_knn"}
+    tested = set(store.obs.index[store.obs["donor"] == ways.removeprefix("donor=")])
+    assert not tested & set(split.collection.stores[0].obs.index[split.training_cells[split.training_cells < 120]])
+
+
+def test_where_a_store_of_the_run_is_gone_all_its_labels_count_as_learned(stores, run, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    facts = json.loads((copied / "run.json").read_text())
+    facts["stores"][1]["path"] = str(tmp_path / "gone")
+    (copied / "run.json").write_text(json.dumps(facts))
+    assert len(learned_cells(run, stores[0])) < stores[0].n_cells
+    assert len(learned_cells(copied, stores[0])) == stores[0].n_cells
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_run_is_compared_on_the_cells_it_held_out(run: Path) -> None:
     assert tables.cells is not None
     said = tables.cells.set_index("what")["value"]
     assert said["species"] in ("simulus_albus", "simulus_niger")
-    split = held_out._split_of(run)
+    split = held_out.split_of(run)
     n_held_out = int((tables.embedding["split"] == "held out").sum())
     species = split.collection.column("species")[split.validation_cells]
     assert n_held_out == int((species == said["species"]).sum())

@@ -31,6 +31,7 @@ from lexicell.workflows.benchmark_options import Entrants
 from lexicell.workflows.benchmark_result import BenchmarkResult, result_of
 from lexicell.workflows.benchmark_tasks import store_tasks, with_few_labels
 from lexicell.workflows.fold_models import FixedModel, FoldModels, finetune_competitor, untrained_model
+from lexicell.workflows.seen_labels import check_unseen
 
 BASELINE, BEST = "logistic_regression", "best"
 METHODS = ("knn", "linear", "probe", "counts", "finetune")
@@ -87,13 +88,16 @@ def benchmark_annotate(
     Raises
     ------
     InputError
-        When the store has no labels, the split does not fit, or a competitor cannot run.
+        When the store has no labels, the split does not fit, a competitor cannot run, or a run has learned labels that
+        it would be asked for.
     """
     opened, folder = store if isinstance(store, Store) else Store.open(store), Path(out)
     who = entrants or Entrants()
     _check(who.methods, seeds, labelled)
     tasks = store_tasks(opened, split=split, levels=levels, min_cells=min_cells)
     tasks = tasks[-1:] if finest else tasks
+    for run in who.run:
+        check_unseen(run, opened, tasks)
     if overrides:
         annotate_recipe(overrides, "finetune" if "finetune" in who.methods else ", ".join(who.methods))
     chosen, arrays = _enter(who, opened, folder, overrides, progress=progress)

@@ -269,7 +269,7 @@ def compare_run(run: Path, *, progress: bool = False) -> HeldOutTables:
         When the run has no model yet, or a store is gone or another one.
     """
     model = CellModel.load(run)
-    data = _split_of(run)
+    data = split_of(run)
     chosen = _choose(data)
     asked, learned = (read_cells(data.collection, cells, chosen.tree) for cells in (chosen.held_out, chosen.reference))
     if chosen.tree is not None:
@@ -312,7 +312,7 @@ def _choose(data: CellDataModule) -> _Choice:
     return _Choice(np.sort(known[drawn]), held_out, tree, said)
 
 
-def _split_of(run: Path) -> CellDataModule:
+def split_of(run: Path) -> CellDataModule:
     """Open a run's stores and split their cells as the run did."""
     recipe = load_recipe(run / RECIPE)
     stores = []
