@@ -6,13 +6,13 @@ from lexicell.annotation.abstention import choose_rules, error_bound
 from lexicell.annotation.tree import Calls
 
 
-def test_one_donor_gives_the_clopper_pearson_bound():
+def test_independent_cells_give_the_clopper_pearson_bound():
     wrong = np.zeros(100, dtype=bool)
     wrong[:3] = True
     bound = error_bound(wrong, None)
     # The bound is the error rate at which 3 errors or fewer have a chance of 5%.
     assert stats.binom.cdf(3, 100, bound.upper) == pytest.approx(0.05, abs=1e-6)
-    assert (bound.error, bound.effective, bound.n_donors) == (0.03, 100, 1)
+    assert (bound.error, bound.effective, bound.n_donors) == (0.03, 100, 0)
     assert error_bound(np.zeros(59, bool), None).upper == pytest.approx(1 - 0.05 ** (1 / 59))
     assert error_bound(np.ones(5, bool), None).upper == 1
     assert error_bound(np.zeros(0, bool), None).upper == 1
@@ -68,7 +68,7 @@ def test_it_stops_at_the_deepest_level_that_holds():
     assert not chosen.promise
     assert [(rule.level, rule.holds) for rule in chosen.rules] == [("a", True), ("b", False)]
     assert chosen.deepest == "a"
-    assert chosen.rules[0].threshold == 0
+    assert chosen.rules[0].threshold == pytest.approx(0.99)  # a cell less sure than all that were judged is not vouched for
     kept = chosen.apply(calls)
     assert (kept.codes == [0, -1, -1]).all()
     np.testing.assert_array_equal(kept.probs, calls.probs)
@@ -78,11 +78,41 @@ def test_it_stops_at_the_deepest_level_that_holds():
         choose_rules(("a",), calls, truth, None, 0)
 
 
-def test_the_bound_holds_as_often_as_it_says():
+def test_a_donors_cells_are_worth_no_more_than_a_hundred():
+    donors = np.repeat(np.arange(8), 5000).astype(object)
+    bound = error_bound(np.zeros(40_000, dtype=bool), donors)
+    assert bound.effective < 8 * 100  # no error was seen, so that nothing is known of how errors cluster
+    assert 0.003 < bound.upper < 0.01
+
+
+def test_cells_of_one_donor_among_several_show_nothing_of_another():
+    assert error_bound(np.zeros(1000, dtype=bool), np.full(1000, "a", dtype=object)).upper == 1
+    # All six donors bear coarse labels, the first one alone fine ones.
+    n = 600
+    donors = np.repeat([f"d{i}" for i in range(6)], 100).astype(object)
+    truth = np.zeros((n, 2), dtype=int)
+    truth[100:, 1] = -1
+    calls = _calls(np.full((n, 2), 0.99), np.zeros((n, 2), dtype=int))
+    chosen = choose_rules(("class", "type"), calls, truth, donors, 0.05)
+    assert [(rule.holds, rule.bound.n_donors) for rule in chosen.rules] == [(True, 6), (False, 1)]
+    assert chosen.promise
+    truth[100:300, 1] = 0
+    estimate = choose_rules(("class", "type"), calls, truth, donors, 0.05).rules[1]
+    assert not estimate.promise
+
+
+@pytest.mark.parametrize(
+    ("n_donors", "correlation", "broken"),
+    # It should break in .05 of the draws: measured .01, .03, .05; and .14 where donors differ wildly, and are few.
+    [(5, 0.03, 0.05), (12, 0.024, 0.07), (20, 0.05, 0.09), (5, 0.167, 0.2)],
+)
+def test_how_often_the_bound_breaks(n_donors, correlation, broken):
     rng = np.random.default_rng(1)
-    broken = 0
+    size, total = 80, 1 / correlation - 1  # of the beta distribution that donors' error rates are of; mean .05
+    donors = np.repeat(np.arange(n_donors), size).astype(object)
+    found = 0
     for _ in range(300):
-        rates = rng.beta(2, 38, size=12)  # donors differ; the mean error is .05
-        wrong = np.concatenate([rng.uniform(size=80) < rate for rate in rates])
-        broken += error_bound(wrong, np.repeat(np.arange(12), 80).astype(object)).upper < 0.05
-    assert broken / 300 < 0.09
+        rates = rng.beta(0.05 * total, 0.95 * total, size=n_donors)
+        found += error_bound(rng.uniform(size=n_donors * size) < np.repeat(rates, size), donors).upper < 0.05
+    assert found / 300 < broken
+

@@ -5,6 +5,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from lexicell.annotation.opinions import LAST_SHARES
 from lexicell.data.query import Query
@@ -176,6 +177,7 @@ def test_probabilities_are_calibrated_and_cells_scored_as_unknown(model, halves,
     figures = json.loads(json.dumps(result.figures()))
     held_out = figures["held_out_reference"]
     assert held_out["is"] == ("a promise" if report.n_donors >= 5 else "an estimate")
+    assert [rule["is"] for rule in held_out["rules"]] == ["an estimate"] * len(held_out["rules"])
     assert set(held_out["levels"]) == set(LEVELS)
     assert held_out["rules"][0]["level"] == "class"
     called = result.annotation.calls
@@ -186,6 +188,28 @@ def test_probabilities_are_calibrated_and_cells_scored_as_unknown(model, halves,
     assert result.adata.obs["lexicell_unknown"].between(0, 1).all()
     print_tables(result.tables())
     assert "On held-out cells of the reference" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["probe", "knn"])
+def test_nothing_is_known_of_empty_cells_and_nothing_promised_of_shallow_ones(cell_model, halves, method):
+    reference, query = halves
+    depth = np.asarray(reference.X.sum(axis=1)).ravel()
+    dense = query.X.toarray()
+    dense[:5] = 0
+    dense[5:10] = np.minimum(dense[5:10], 1) * (np.arange(query.n_vars) < 80)
+    query.X = csr_matrix(dense)
+    shallow = np.asarray(query.X.sum(axis=1)).ravel() < depth.min()
+    assert 6 <= shallow.sum() <= 12
+    plain = annotate(cell_model, query, reference, LEVELS, method=method, progress=False)
+    nothing = plain.annotation.calls
+    assert (nothing.codes[:5] == -1).all()
+    assert (nothing.probs[:5] == 0).all()
+    assert (nothing.codes[5:] >= 0).all()
+    assert plain.annotation.unknown[:5].min() > np.median(plain.annotation.unknown[10:])
+    bounded = annotate(cell_model, query, reference, LEVELS, method=method, max_error=0.9, progress=False)
+    assert bounded.labelling.fewest_counts == depth.min()
+    assert (bounded.annotation.calls.codes[shallow] == -1).all()
+    assert (bounded.annotation.calls.codes[~shallow, 0] >= 0).mean() > 0.9
 
 
 def test_the_shares_of_the_probes_opinions_are_kept(model, halves):

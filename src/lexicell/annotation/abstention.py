@@ -3,12 +3,14 @@
 - The bound is Clopper & Pearson's one-sided upper bound of a share of errors, at an effective number of cells: cells
   of one donor err together, so they count as fewer. As in surveys (Korn & Graubard 1998) the number is divided by the
   design effect, which is the variance of the share over donors (linearised ratio estimator) against that of
-  independent cells, never below 1; and by the square of the t quantile at donors - 1 degrees of freedom against that
-  at cells - 1.
+  independent cells; and by the square of the t quantile at donors - 1 degrees of freedom against that at cells - 1.
+  Where errors are few, their spread tells nothing: the effect is never below that of an intraclass correlation of
+  `CORRELATION`, so that a donor's cells are worth at most 1 / `CORRELATION` independent ones.
 - Thresholds of a level are tested in a fixed order, from strict to lax, and the first that fails ends the search, so
   that looking at many does not void the bound (fixed-sequence testing; Angelopoulos et al. 2021). Levels are tested
   in the same way from coarse to fine; the first level where none holds ends the annotation.
-- With one donor the spread over donors is not known, and with few it is hardly: then it is an estimate, not a promise.
+- With few donors the spread over donors is hardly known: then it is an estimate, not a promise. What counts is the
+  donors that a level's calls are of: the cells of one donor among several show nothing of another one.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from scipy import stats
 from lexicell.annotation.tree import Calls
 
 PROMISE_FROM = 5  # donors
+CORRELATION = 0.01  # of errors within a donor, at least
 CONFIDENCE = 0.95
 _STEPS = 40  # thresholds tested a level
 _STRICTEST = 0.1  # share of the cells that the strictest threshold keeps
+_POWER = 0.75  # of the limit: where even no error at all is bounded higher, a threshold keeps too few cells to be tested
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,15 @@ class LevelRule:
     bound: Bound
     coverage: float
 
+    @property
+    def promise(self) -> bool:
+        """Whether its calls were of `PROMISE_FROM` donors or more; else the bound is an estimate."""
+        return self.bound.n_donors >= PROMISE_FROM
+
 
 @dataclass(frozen=True)
 class Abstention:
-    """Rules from coarse to fine, and whether they are a promise.
+    """Rules from coarse to fine.
 
     Attributes
     ----------
@@ -85,13 +94,15 @@ class Abstention:
         The limit.
     rules
         One a level, up to the first that does not hold.
-    promise
-        True with `PROMISE_FROM` donors or more; else the bounds are estimates.
     """
 
     max_error: float
     rules: tuple[LevelRule, ...]
-    promise: bool
+
+    @property
+    def promise(self) -> bool:
+        """Whether all levels that hold (the coarsest where none does) do so by a promise."""
+        return all(rule.promise for rule in self.rules if rule.holds or rule is self.rules[0])
 
     @property
     def deepest(self) -> str | None:
@@ -119,7 +130,8 @@ def error_bound(
     wrong
         (n_cells,) whether each call was wrong.
     donors
-        (n_cells,) whose cells they are; None counts all as one donor.
+        (n_cells,) whose cells they are; where it is None, cells count as independent. Cells of a single donor bound
+        nothing (by 1).
     confidence
         Of the bound.
     """
@@ -127,13 +139,16 @@ def error_bound(
     if n == 0:
         return Bound(float("nan"), 1.0, 0, 0, 0.0)
     error = float(np.mean(wrong))
-    sizes, errors = _by_donor(wrong, donors)
-    n_donors = len(sizes)
-    effective = float(n)
-    if n_donors > 1:
+    n_donors, effective = 0, float(n)
+    if donors is not None:
+        sizes, errors = _by_donor(wrong, donors)
+        n_donors = len(sizes)
+        if n_donors == 1:
+            return Bound(error, 1.0, n, 1, 0.0)
         spread = n_donors / (n_donors - 1) * float(((errors - error * sizes) ** 2).sum()) / n**2
         independent = error * (1 - error) / n
-        effect = max(1.0, spread / independent) if independent > 0 else 1.0
+        least = 1 + CORRELATION * (float((sizes**2).sum()) / n - 1)
+        effect = max(least, spread / independent) if independent > 0 else least
         caution = stats.t.ppf(confidence, n_donors - 1) / stats.t.ppf(confidence, n - 1)
         effective = n / effect / max(1.0, float(caution)) ** 2
     hits = error * effective
@@ -193,8 +208,7 @@ def choose_rules(
         if not rule.holds:
             break
         kept = passed
-    n_donors = 1 if donors is None else len({donor for donor in donors if donor is not None})
-    return Abstention(max_error, tuple(rules), n_donors >= PROMISE_FROM)
+    return Abstention(max_error, tuple(rules))
 
 
 def _level_rule(
@@ -213,26 +227,22 @@ def _level_rule(
         threshold = float(probs[order[max(0, int(np.ceil(share * len(order))) - 1)]]) if len(order) else 1.0
         taken = probs >= threshold  # equal probabilities pass together
         whose = None if donors is None else donors[taken]
-        if share < 1 and error_bound(np.zeros(taken.sum(), dtype=bool), whose, confidence).upper > max_error / 2:
-            continue  # too few cells to show anything yet
+        if share < 1 and error_bound(np.zeros(taken.sum(), dtype=bool), whose, confidence).upper > _POWER * max_error:
+            continue
         rule = LevelRule(level, True, threshold, error_bound(wrong[taken], whose, confidence), 0.0)
         strictest = strictest or replace(rule, holds=False)
         if rule.bound.upper > max_error:
             break
         best = rule
-    if best is not None and bool((probs >= best.threshold).all()):
-        best = replace(best, threshold=0.0)  # it kept every held-out cell: no threshold was needed
     found = best or strictest
     assert found is not None
     return found
 
 
 def _by_donor(
-    wrong: npt.NDArray[np.bool_], donors: npt.NDArray[np.object_] | None
+    wrong: npt.NDArray[np.bool_], donors: npt.NDArray[np.object_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return cells and errors of each donor; cells of an unknown donor are one donor together."""
-    if donors is None:
-        return np.array([float(len(wrong))]), np.array([float(wrong.sum())])
     names = np.array(["" if donor is None else str(donor) for donor in donors], dtype=object)
     place = np.unique(names, return_inverse=True)[1]
     return np.bincount(place).astype(np.float64), np.bincount(place, wrong.astype(np.float64)).astype(np.float64)

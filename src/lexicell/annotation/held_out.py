@@ -55,6 +55,8 @@ class HeldOutReport:
     @property
     def promise(self) -> bool:
         """Whether its error bounds are a promise, or else an estimate."""
+        if self.rules is not None:
+            return self.by_donor and self.rules.promise
         return self.by_donor and self.n_donors >= PROMISE_FROM
 
     def figures(self) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class HeldOutReport:
                 {
                     "level": rule.level,
                     "holds": rule.holds,
+                    "is": "a promise" if rule.promise else "an estimate",
                     "threshold": rule.threshold,
                     "coverage": rule.coverage,
                     "error": rule.bound.error,

@@ -7,7 +7,7 @@ unless nothing is known about them there (no neighbour had a finer label): then 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,20 @@ class Calls:
             np.concatenate([part.probs for part in parts]),
             np.concatenate([part.runners_up for part in parts]),
             np.concatenate([part.runner_up_probs for part in parts]),
+        )
+
+    def withheld(self, cells: npt.NDArray[np.bool_]) -> Calls:
+        """Return the calls without the labels of some cells (n_cells,); their probabilities stay."""
+        return replace(self, codes=np.where(cells[:, None], -1, self.codes))
+
+    def unknown_of(self, cells: npt.NDArray[np.bool_]) -> Calls:
+        """Return the calls with nothing known of some cells (n_cells,)."""
+        gone, nothing = cells[:, None], np.float32(0)
+        return Calls(
+            np.where(gone, -1, self.codes),
+            np.where(gone, nothing, self.probs),
+            np.where(gone, -1, self.runners_up),
+            np.where(gone, nothing, self.runner_up_probs),
         )
 
     def take_levels(self, places: Sequence[int]) -> Calls:

@@ -360,12 +360,13 @@ def _held_out_tables(labelling: Labelling) -> list[Table]:
     columns = ("level", "cells", "accuracy", "macro-F1", "calibration error, raw", "calibrated")
     tables = [Table(f"On held-out cells of the reference ({whose})", columns, rows)]
     if report.rules is not None:
-        limit = f"{report.rules.max_error:.3g}"
-        kind = "promise" if report.promise else "estimate, not a promise: too few donors"
+        kind = "" if report.promise else "; an estimate is no promise: its donors are too few"
         ruled = tuple(
             (
                 rule.level,
                 rule.holds,
+                "promise" if rule.promise else "estimate",
+                rule.bound.n_donors,
                 rule.threshold,
                 rule.coverage,
                 rule.bound.error,
@@ -374,8 +375,9 @@ def _held_out_tables(labelling: Labelling) -> list[Table]:
             )
             for rule in report.rules.rules
         )
-        heads = ("level", "holds", "least probability", "kept", "error", "upper bound", "effective cells")
-        tables.append(Table(f"Error below {limit} on new donors ({kind})", heads, ruled))
+        heads = ("level", "holds", "by", "donors", "least probability", "kept", "error", "upper bound")
+        title = f"Error below {report.rules.max_error:.3g} on new donors{kind}"
+        tables.append(Table(title, (*heads, "effective cells"), ruled))
     return tables
 
 

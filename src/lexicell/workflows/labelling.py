@@ -80,6 +80,8 @@ class Labelling:
         How it did on held-out reference cells; None without a reference.
     novelty
         What is usual for the reference; None without a reference.
+    fewest_counts
+        Total counts of the shallowest held-out cell: below it no bound holds.
     """
 
     tree: LabelTree
@@ -89,16 +91,25 @@ class Labelling:
     samples: int | None
     report: HeldOutReport | None = None
     novelty: Novelty | None = None
+    fewest_counts: int = 0
 
     def __call__(
         self, model: AnnotatingModel, cells: QueryCells, *, progress: bool = False
     ) -> tuple[Calls, npt.NDArray[np.float32] | None]:
-        """Label cells part by part; return calls and unknown scores."""
+        """Label cells part by part; return calls and unknown scores.
+
+        Nothing is known of a cell without a single count. Where errors are bounded, a cell that is shallower than all
+        that the bound was measured on gets no label.
+        """
         calls, unknown = [], []
         for part in _parts(cells.parts(CELLS_AT_ONCE), cells.n_cells, "labelling the query", progress=progress):
             here = part if self.genes is None else part.over(self.genes)
             seen = see(model, here, self.method, self.samples, embed=self.novelty is not None)
             called = final_calls(self.tree, self.labeller.tables(seen), self.report)
+            depth = depth_of(here)
+            called = called.unknown_of(depth == 0)
+            if self.report is not None and self.report.rules is not None:
+                called = called.withheld(depth < self.fewest_counts)
             calls.append(called)
             if self.novelty is not None:
                 unknown.append(self.novelty.score(seen.embedding, doubt(called)))
@@ -111,6 +122,12 @@ class Apart:
 
     cells: npt.NDArray[np.bool_]
     by_donor: bool
+
+
+def depth_of(part: Query) -> npt.NDArray[np.int64]:
+    """Return the total counts of cells (n_cells,) over the genes that they are read over."""
+    depth: npt.NDArray[np.int64] = np.asarray(part.counts.sum(axis=1, dtype=np.int64)).ravel()
+    return depth
 
 
 def see(model: AnnotatingModel, part: Query, method: Method, samples: int | None, *, embed: bool = True) -> SeenCells:
@@ -233,10 +250,12 @@ def learn(
     most = rng.permutation(everything if apart is None else np.flatnonzero(apart.cells))[:JUDGED]
     learned = balanced_subset(codes, LEARN_FROM, rng) if method.uses_counts else everything
     rows = np.union1d(learned, most)
-    seen = []
+    seen, depths = [], []
     for part in _parts(_some(reference, rows), reference.n_cells, "reading the reference", progress=progress):
-        seen.append(see(model, part.over(genes), method, samples))
-    cells = SeenCells.join(seen)
+        here = part.over(genes)
+        seen.append(see(model, here, method, samples))
+        depths.append(depth_of(here))
+    cells, depth = SeenCells.join(seen), np.concatenate(depths)
     codes, learn_from, judged = codes[rows], np.isin(rows, learned), np.isin(rows, most)
     donors = None if reference.donors is None else reference.donors[rows]
     if apart is None:
@@ -249,7 +268,8 @@ def learn(
     labeller = method.fit(cells.take(known), codes[known], reference.tree)
     doubts = held_out_doubts(reference.tree, held_out, report, cells.n_cells)
     novelty = Novelty.fit(cells.embedding, folds, doubts, seed)
-    return Labelling(reference.tree, method, labeller, genes, samples, report, novelty)
+    fewest = int(depth[held_out.rows].min())
+    return Labelling(reference.tree, method, labeller, genes, samples, report, novelty, fewest)
 
 
 def finetuned(
