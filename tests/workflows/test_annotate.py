@@ -209,7 +209,7 @@ def test_nothing_is_known_of_empty_cells_and_nothing_promised_of_shallow_ones(ce
     bounded = annotate(cell_model, query, reference, LEVELS, method=method, max_error=0.9, progress=False)
     assert bounded.labelling.fewest_counts == depth.min()
     assert (bounded.annotation.calls.codes[shallow] == -1).all()
-    assert (bounded.annotation.calls.codes[~shallow, 0] >= 0).mean() > 0.9
+    assert (bounded.annotation.calls.codes[~shallow, 0] >= 0).mean() > 0.8
 
 
 def test_the_shares_of_the_probes_opinions_are_kept(model, halves):
