@@ -1,7 +1,8 @@
 """Annotation on seven tasks from six published data sets: lexicell beside other tools, and learning curves.
 
 Usage: LEXICELL_DATA=FOLDER python benchmarks/annotate.py --out FOLDER [--sets zeisel,...] [--run RUN ...]
-       [--labelled 10,30,100] [--competitors A,B] [--methods knn,probe] [--finest] [--seeds 3] [--baseline best]
+       [--labelled 10,30,100] [--competitors A,B] [--methods knn,probe] [--finest] [--folds 1] [--seeds 3]
+       [--baseline best]
 
 The folder of data must hold the h5ad files and gene tables named below. Every answer is kept in --out: run it again
 with further models or competitors, and only those are computed. scores.csv collects macro-F1, accuracy, calibration
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--competitors", help="other tools, with commas between; by default those without extras")
     parser.add_argument("--labelled", help="numbers of labelled cells a label, with commas between")
     parser.add_argument("--finest", action="store_true", help="ask for the finest level of each set alone")
+    parser.add_argument("--folds", type=int, help="ask for so many folds of each set alone")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--baseline", help="a competitor, or best: the best other tool (default: logistic_regression)")
     options = parser.parse_args()
@@ -157,6 +159,7 @@ def main() -> None:
                 competitors=tuple(options.competitors.split(",")) if options.competitors else None,
             ),
             finest=options.finest,
+            folds=options.folds,
             labelled=[int(n) for n in options.labelled.split(",")] if curves else (),
             min_cells=fewest,
             seeds=options.seeds,

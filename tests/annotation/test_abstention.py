@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from lexicell.annotation.abstention import choose_rules, error_bound
-from lexicell.annotation.tree import Calls
+from lexicell.annotation.tree import SIBLINGS, Calls
 
 
 def test_independent_cells_give_the_clopper_pearson_bound():
@@ -35,7 +35,9 @@ def test_errors_that_cluster_by_donor_count_as_fewer_cells():
 
 def _calls(probs: np.ndarray, codes: np.ndarray) -> Calls:
     nothing = np.full(codes.shape, -1)
-    return Calls(codes, probs.astype(np.float32), nothing, np.zeros(codes.shape, np.float32))
+    others = np.full((*codes.shape, SIBLINGS), -1, np.int32)
+    shown, unlikely = probs.astype(np.float32), np.zeros(codes.shape, np.float32)
+    return Calls(codes, shown, nothing, unlikely, others, np.zeros(others.shape, np.float32))
 
 
 def test_thresholds_keep_the_error_below_the_limit_on_new_donors():
@@ -68,7 +70,9 @@ def test_it_stops_at_the_deepest_level_that_holds():
     assert not chosen.promise
     assert [(rule.level, rule.holds) for rule in chosen.rules] == [("a", True), ("b", False)]
     assert chosen.deepest == "a"
-    assert chosen.rules[0].threshold == pytest.approx(0.99)  # a cell less sure than all that were judged is not vouched for
+    assert chosen.rules[0].threshold == pytest.approx(
+        0.99
+    )  # a cell less sure than all that were judged is not vouched for
     kept = chosen.apply(calls)
     assert (kept.codes == [0, -1, -1]).all()
     np.testing.assert_array_equal(kept.probs, calls.probs)
@@ -115,4 +119,3 @@ def test_how_often_the_bound_breaks(n_donors, correlation, broken):
         rates = rng.beta(0.05 * total, 0.95 * total, size=n_donors)
         found += error_bound(rng.uniform(size=n_donors * size) < np.repeat(rates, size), donors).upper < 0.05
     assert found / 300 < broken
-

@@ -83,11 +83,11 @@ THEIRS_JSON = {
 }
 
 
-def annotated(cells=("c1", "c2"), names=("exc", "inh"), levels=None) -> Annotation:
+def annotated(cells=("c1", "c2"), names=("exc", "inh"), levels=None, subclass="subclass") -> Annotation:
     obs = pd.DataFrame(
-        {"class": ["glia", "neuron", "neuron"], "subclass": ["astro", *names], "cluster": ["a1", "e1", "i1"]}
+        {"class": ["glia", "neuron", "neuron"], subclass: ["astro", *names], "cluster": ["a1", "e1", "i1"]}
     )
-    tree = LabelTree.from_frame(obs, LEVELS)
+    tree = LabelTree.from_frame(obs, ["class", subclass, "cluster"])
     fine = np.array([[0.1, 0.6, 0.3], [0.9, 0.06, 0.04]], dtype=np.float32)
     coarse = np.stack([fine[:, 0], fine[:, 1:].sum(axis=1)], axis=1)
     calls = call_labels(tree, consistent(tree, [coarse, fine, fine]))
@@ -144,9 +144,13 @@ def test_the_json_is_read_level_by_level(files):
             ends = ("assignment", "correlation", "probability")
             assert len({len(found[f"runner_up_{end}"]) for end in ends}) == 1
             assert found["assignment"] not in found["runner_up_assignment"]
+            votes = [found["bootstrapping_probability"], *found["runner_up_probability"]]
+            assert sum(votes) <= 1 + 2e-4
+            assert votes[1:] == sorted(votes[1:], reverse=True)
             assert tree["name_mapper"][own][found["assignment"]]["name"]
             if above is not None:
-                assert found["assignment"] in tree[above][cell[above]["assignment"]]
+                beside = tree[above][cell[above]["assignment"]]
+                assert {found["assignment"], *found["runner_up_assignment"]} <= set(beside)
     assert [tree["hierarchy_mapper"][own] for own in tree["hierarchy"]] == LEVELS
     leaf = tree["hierarchy"][-1]
     assert not any(tree[leaf].values())
@@ -171,6 +175,8 @@ def test_a_number_sign_does_not_cut_names_short(tmp_path):
     assert list(table.index) == ["run#AAAC", "run#AAAG"]
     assert list(table["subclass_label"]) == ["exc #1", "astro"]
     np.testing.assert_allclose(table["unknown"], [0.25, 0.999])
+    annotated(subclass="sub #1").to_csv(tmp_path / "level.csv")
+    assert "sub #1_label" in pd.read_csv(tmp_path / "level.csv", comment="#")
 
 
 def test_the_tree_has_the_levels_that_are_reported(tmp_path):

@@ -8,6 +8,7 @@ from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.linear import LinearSettings
 from lexicell.annotation.methods import ProbeMethod, SeenCells, cross_fit_choosing
 from lexicell.annotation.probe import GeneFeatures, Probe, ProbeSettings, balanced_subset, log_scaled
+from lexicell.errors import InputError
 from lexicell.evaluation.baselines import log_cpm
 from lexicell.labels import LabelTree
 
@@ -81,7 +82,7 @@ def test_memory_bounds_the_genes_to_the_most_variable():
     counts = sparse.csr_matrix(np.array([[9, 0, 5, 1], [0, 0, 5, 2], [9, 0, 5, 1], [0, 0, 5, 2]]))
     assert GeneFeatures.fit(counts, 4 * 1).columns.tolist() == [0]
     assert GeneFeatures.fit(counts, 4 * 9).columns.tolist() == [0, 2, 3]
-    with pytest.raises(ValueError, match="no gene varies"):
+    with pytest.raises(InputError, match="no gene varies, of 2, between"):
         GeneFeatures.fit(sparse.csr_matrix(np.ones((3, 2), int)), 100)
     with pytest.raises(ValueError, match="the embedding has 3"):
         Probe.fit(

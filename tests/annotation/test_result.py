@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lexicell.annotation.result import Annotation
+from lexicell.annotation.result import Annotation, check_level_names
 from lexicell.annotation.tree import call_labels, consistent
 from lexicell.errors import InputError
 from lexicell.labels import LabelTree
@@ -98,7 +98,7 @@ def test_json_has_the_layout_of_mapmycells(annotation, tmp_path):
         "directly_assigned": True,
         "runner_up_assignment": ["inh"],
         "runner_up_correlation": [None],
-        "runner_up_probability": [0.3],
+        "runner_up_probability": [0.375],
     }
     assert read["results"][0]["type"]["assignment"] is None
     assert read["results"][2]["class"]["runner_up_assignment"] == []
@@ -114,6 +114,12 @@ def test_json_has_the_layout_of_mapmycells(annotation, tmp_path):
     }
     assert read["config"]["method"] == "knn"
     assert set(sure.frame()) - set(annotation.frame()) == {"lexicell_unknown"}
+
+
+@pytest.mark.parametrize("levels", [["class", "unknown"], ["cell_id"], ["type", "type_prob"]])
+def test_levels_whose_output_would_be_taken_for_something_else_are_refused(levels):
+    with pytest.raises(InputError, match=f"{levels[-1]!r} cannot be the name of a label level"):
+        check_level_names(levels)
 
 
 def test_scores_where_the_truth_is_known(annotation):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lexicell.annotation.tree import Calls, call_labels, consistent, from_leaves
+from lexicell.annotation.tree import SIBLINGS, Calls, call_labels, consistent, from_leaves
 from lexicell.labels import LabelTree
 
 
@@ -46,6 +46,32 @@ def test_the_path_never_jumps_between_branches(tree):
     np.testing.assert_allclose(calls.probs, [[0.6, 0.3]], rtol=1e-6)
     np.testing.assert_array_equal(calls.runners_up, [[0, 0]])
     np.testing.assert_allclose(calls.runner_up_probs, [[0.4, 0.4]], rtol=1e-6)
+
+
+def test_siblings_lie_under_the_called_parent_best_first(tree):
+    calls = call_labels(tree, from_leaves(tree, np.array([[0.4, 0.3, 0.2, 0.0, 0.1]])))
+    under = np.flatnonzero((tree.parents[1] == 1) & (np.array([0.4, 0.3, 0.2, 0.0, 0.1]) > 0))
+    np.testing.assert_array_equal(calls.siblings[0, 1, : len(under) - 1], under[1:])
+    np.testing.assert_allclose(calls.sibling_probs[0, 1, : len(under) - 1], [0.2, 0.1], rtol=1e-6)
+    assert (calls.siblings[0, 1, len(under) - 1 :] == -1).all()
+    np.testing.assert_array_equal(calls.siblings[0, 0], [0, *[-1] * (SIBLINGS - 1)])
+    many = LabelTree(("type",), (tuple("abcdefghij"),), (np.zeros(0, np.int64),))
+    leaves = np.random.default_rng(4).dirichlet(np.ones(10), size=50).astype(np.float32)
+    kept = call_labels(many, [leaves])
+    np.testing.assert_array_equal(kept.siblings[:, 0], np.argsort(-leaves, axis=1)[:, 1 : SIBLINGS + 1])
+
+
+def test_nothing_is_known_of_some_cells_and_withheld_of_others(tree):
+    calls = call_labels(tree, from_leaves(tree, np.random.default_rng(5).dirichlet(np.ones(5), size=4)))
+    cells = np.array([True, False, False, False])
+    gone, held = calls.unknown_of(cells), calls.withheld(cells)
+    assert (gone.codes[0] == -1).all()
+    assert (gone.probs[0] == 0).all()
+    assert (gone.siblings[0] == -1).all()
+    assert (held.codes[0] == -1).all()
+    np.testing.assert_array_equal(held.probs, calls.probs)
+    for found in (gone, held):
+        np.testing.assert_array_equal(found.codes[1:], calls.codes[1:])
 
 
 def test_random_calls_are_paths_with_falling_probabilities(tree):

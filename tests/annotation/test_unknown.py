@@ -1,6 +1,6 @@
 import numpy as np
 
-from lexicell.annotation.tree import Calls
+from lexicell.annotation.tree import SIBLINGS, Calls
 from lexicell.annotation.unknown import Novelty, doubt
 
 
@@ -74,6 +74,6 @@ def test_a_cell_between_types_is_found_by_doubt():
     assert (unsure > sure).all()
     assert unsure.min() > 0.99
     probs = np.array([[0.9, 0.5], [1.0, 1.0]], dtype=np.float32)
-    np.testing.assert_allclose(
-        doubt(Calls(np.zeros((2, 2), int), probs, probs.astype(int), probs)), [0.3, 0], atol=1e-6
-    )
+    others = np.zeros((2, 2, SIBLINGS), np.float32)
+    calls = Calls(np.zeros((2, 2), int), probs, probs.astype(int), probs, others.astype(np.int32), others)
+    np.testing.assert_allclose(doubt(calls), [0.3, 0], atol=1e-6)

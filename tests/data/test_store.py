@@ -110,7 +110,7 @@ def test_anndata_round_trip(store, counts):
     assert adata.var["symbol"].tolist() == [f"g{i}" for i in range(30)]
     part = store.to_anndata([5, 2])
     assert part.X.toarray().tolist() == counts[[5, 2]].astype(np.int64).tolist()
-    assert part.obs_names.tolist() == ["c5", "c2"]
+    assert part.obs_names.tolist() == ["s0:c5", "s0:c2"]  # the same names whatever part of the store it is
 
 
 def test_two_species_may_share_an_id(tmp_path):

@@ -51,6 +51,18 @@ def test_paired_intervals_tell_a_real_difference_from_none(task):
     pd.testing.assert_frame_equal(again, found.reset_index()[again.columns])
 
 
+def test_an_interval_covers_what_seeds_differ_by(task):
+    by_luck = competitor(  # right throughout with every other seed, wrong throughout with the others
+        lambda problem, seed: np.where((problem.test_embeddings["truth"][:, 0] > 0) ^ (seed % 2 == 1), "x", "y")
+    )
+    bench = run_benchmark([task], {"steady": coin, "by luck": by_luck}, seeds=(0, 1, 2, 3))
+    found = paired_intervals(bench.predictions, "steady", hit_rate, resamples=300).set_index("competitor")
+    low, high = found.loc["by luck", ["low", "high"]]
+    assert found.loc["by luck", "score"] == 0.5
+    assert low < -0.3
+    assert high > 0.3
+
+
 def test_groups_are_resampled_whole():
     labels = np.array(["x"] * 60, dtype=object)
     groups = np.repeat(["a", "b", "c", "d", "e"], 12)

@@ -132,7 +132,11 @@ def test_unlabelled_reference_cells_do_not_vote(model, halves):
         ({"k": 0}, "k: expected at least 1"),
         ({"k": 5, "method": "probe"}, "for method knn"),
         ({"max_error": 1.5}, "between 0 and 1"),
-        ({"max_error": 0.1, "method": "head"}, "not known of a label head"),
+        ({"max_error": 0.1, "method": "head", "reference": None}, "not known of a label head"),
+        ({"method": "head"}, "reference: method head asks the label head of the model and looks at no reference"),
+        ({"method": "head", "reference": None, "taxonomy": "tree.csv", "donor": "d"}, "taxonomy, donor: method head"),
+        ({"method": "head", "reference": None, "levels": ["subtype"]}, "label head has no 'subtype'"),
+        ({"samples": 0}, "samples: expected at least 1 gene sample a cell, got 0"),
         ({"donor": "mouse"}, "no donor column 'mouse'"),
         ({"levels": ["class", "subtype"]}, "no label column 'subtype'"),
         ({"levels": ["type", "class"]}, "name 'class' before 'type'"),
@@ -143,6 +147,34 @@ def test_bad_input_is_refused(model, halves, change, message):
     given = {"reference": halves[0], "levels": LEVELS, "method": "knn", "progress": False} | change
     with pytest.raises(InputError, match=message):
         annotate(model, halves[1], **given)
+
+
+def test_a_reference_of_two_cells_or_of_silent_genes_is_refused(cell_model, halves):
+    reference, query = halves
+    with pytest.raises(InputError, match="2 cells have a label on the level 'class'; it takes 3"):
+        annotate(cell_model, query, reference[:2].copy(), LEVELS, progress=False)
+    silent = reference.copy()
+    shared = np.arange(reference.n_vars) < 30
+    silent.X = csr_matrix(silent.X.toarray() * ~shared)
+    with pytest.raises(InputError, match="no gene varies, of 30, between the reference's"):
+        annotate(cell_model, query[:, shared].copy(), silent, LEVELS, progress=False)
+
+
+def test_a_level_that_other_output_is_named_after_is_refused(cell_model, halves):
+    reference, query = halves
+    reference.obs["unknown"] = reference.obs["class"]
+    with pytest.raises(InputError, match="'unknown' cannot be the name"):
+        annotate(cell_model, query, reference, ["unknown"], progress=False)
+
+
+def test_a_backed_query_is_annotated(cell_model, halves, tmp_path):
+    reference, query = halves
+    query.write_h5ad(tmp_path / "query.h5ad")
+    backed = ad.read_h5ad(tmp_path / "query.h5ad", backed="r")
+    found = annotate(cell_model, backed, reference, LEVELS, progress=False)
+    plain = annotate(cell_model, query, reference, LEVELS, progress=False)
+    pd.testing.assert_series_equal(found.adata.obs["lexicell_type"], plain.adata.obs["lexicell_type"])
+    assert "lexicell_type" not in backed.obs
 
 
 def test_a_model_without_labels_cannot_answer_by_head_or_guess_the_levels(model, halves):

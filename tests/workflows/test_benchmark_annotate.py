@@ -10,7 +10,7 @@ from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.inference.cell_model import CellModel
 from lexicell.workflows.benchmark_annotate import benchmark_annotate
-from lexicell.workflows.benchmark_competitors import model_identity
+from lexicell.workflows.benchmark_competitors import model_identity, read_embedding
 from lexicell.workflows.benchmark_options import Entrants
 from lexicell.workflows.benchmark_tasks import store_tasks
 from lexicell.workflows.fold_models import untrained_model
@@ -146,7 +146,7 @@ def test_a_run_that_was_trained_anew_is_embedded_and_asked_anew(stores, label_fr
     assert len(list((tmp_path / "out" / "embeddings").glob("*.npz"))) == 2
 
 
-def test_the_finest_level_alone_is_asked_with_the_whole_tree(stores, tmp_path, capsys):
+def test_the_finest_level_or_one_fold_alone_is_asked_as_among_others(stores, tmp_path, capsys):
     options = {"split": "folds:2", "entrants": Entrants(methods=("counts",), competitors=("centroid_mapping",))}
     both = benchmark_annotate(stores[0], tmp_path / "out", seeds=1, **options).summary().set_index("level")
     capsys.readouterr()
@@ -154,6 +154,9 @@ def test_the_finest_level_alone_is_asked_with_the_whole_tree(stores, tmp_path, c
     assert ", seed" not in capsys.readouterr().out  # every answer is the one of both levels
     assert len(both.index.unique()) == 2
     assert fine.equals(both.loc[fine.index.unique()])
+    one = benchmark_annotate(stores[0], tmp_path / "out", seeds=1, folds=1, **options)
+    assert ", seed" not in capsys.readouterr().out
+    assert not one.summary().set_index("level").equals(both)
 
 
 def test_untrained_models_are_told_apart_by_their_recipe(stores, small, tmp_path):
@@ -229,12 +232,47 @@ def test_where_a_store_of_the_run_is_gone_all_its_labels_count_as_learned(stores
         ({"baseline": "magic"}, "baseline: no 'magic' among the competitors; there are 'logistic_regression'"),
         ({"seeds": 0}, "seeds: expected at least 1"),
         ({"labelled": [0]}, "labelled: expected numbers of cells from 1 on"),
+        ({"folds": 0}, "folds: expected at least 1"),
         ({"entrants": Entrants(embedding=["nowhere.h5ad:X_a"])}, "expected FILE.h5ad:KEY"),
     ],
 )
 def test_options_that_cannot_be_are_refused(stores, tmp_path, options, said):
     with pytest.raises(InputError, match=said):
         benchmark_annotate(stores[0], tmp_path / "out", split="folds:2", progress=False, **options)
+
+
+def test_an_embedding_of_exported_cells_is_read_where_files_share_cell_names(cells, tmp_path):
+    halves = [cells[:60].copy(), cells[60:].copy()]
+    halves[1].obs_names = halves[0].obs_names
+    named = zip(halves, ("first", "second"), strict=True)
+    datasets = [{"adata": a, "species": "simulus_albus", "labels": ["type"], "name": name} for a, name in named]
+    store = prepare({"datasets": datasets}, tmp_path / "store").store
+    exported = store.to_anndata()
+    exported.obsm["X_place"] = np.arange(120, dtype=np.float32)[:, None]
+    exported[::-1].copy().write_h5ad(tmp_path / "elsewhere.h5ad")
+    name, values = read_embedding(f"{tmp_path / 'elsewhere.h5ad'}:X_place", store)
+    assert name == "place"
+    np.testing.assert_array_equal(values[:, 0], np.arange(120))
+
+
+def test_each_seed_of_a_learning_curve_draws_other_cells(stores, tmp_path):
+    found = {}
+    for seeds in (1, 2):
+        result = benchmark_annotate(
+            stores[0],
+            tmp_path / "out",
+            split="folds:2",
+            levels=["type"],
+            entrants=Entrants(methods=("counts",), competitors=("logistic_regression",)),
+            labelled=[3],
+            seeds=seeds,
+            progress=False,
+        )
+        found[seeds] = result.scores.set_index(["competitor", "seed"])["macro_f1"]
+    assert set(found[2].index) == {(name, n) for name in ("logistic_regression", "no model, probe") for n in (0, 1)}
+    np.testing.assert_array_equal(found[1], found[2][found[1].index])
+    kept = {path.stem.rpartition("-")[2] for path in (tmp_path / "out" / "answers").glob("*logistic_regression*")}
+    assert len(kept) == 4  # two folds, two draws: an answer's name holds the identity of the cells it learned from
 
 
 def test_an_embedding_of_other_cells_is_refused(stores, tmp_path):

@@ -28,7 +28,9 @@ CORRELATION = 0.01  # of errors within a donor, at least
 CONFIDENCE = 0.95
 _STEPS = 40  # thresholds tested a level
 _STRICTEST = 0.1  # share of the cells that the strictest threshold keeps
-_POWER = 0.75  # of the limit: where even no error at all is bounded higher, a threshold keeps too few cells to be tested
+_POWER = (
+    0.75  # of the limit: where even no error at all is bounded higher, a threshold keeps too few cells to be tested
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Abstention:
         for place, rule in enumerate(self.rules):
             kept &= rule.holds & (calls.codes[:, place] >= 0) & (calls.probs[:, place] >= rule.threshold)
             codes[kept, place] = calls.codes[kept, place]
-        return Calls(codes, calls.probs, calls.runners_up, calls.runner_up_probs)
+        return replace(calls, codes=codes)
 
 
 def error_bound(

@@ -3,18 +3,19 @@
 - CSV: lines that start with ``#`` (name of the JSON file, levels as a JSON list twice, how it was made), then one row a
   cell: ``cell_id``, and per level ``LEVEL_label``, ``LEVEL_name`` (the finest has ``LEVEL_alias``, too),
   ``LEVEL_bootstrapping_probability``, ``LEVEL_aggregate_probability``, ``LEVEL_runner_up_label``,
-  ``LEVEL_runner_up_probability``; ``unknown``. Text is quoted where any holds a ``#``, which readers would else take
-  for the beginning of a comment.
+  ``LEVEL_runner_up_probability`` (the first of the JSON's); ``unknown``. Text is quoted where any holds a ``#``, which
+  readers would else take for the beginning of a comment.
 - JSON: ``results`` (a list of one object a cell: ``cell_id``, and per level ``assignment``,
   ``bootstrapping_probability``, ``aggregate_probability``, ``avg_correlation``, ``directly_assigned``, and as lists
-  ``runner_up_assignment``, ``runner_up_correlation`` and ``runner_up_probability``; nothing else, since readers take
-  every other key for a level), ``taxonomy_tree`` of the levels reported, with ``hierarchy_mapper`` and ``name_mapper``,
-  ``config``, ``metadata``, ``log``, ``marker_genes`` (empty: none are used), ``unknown`` (scores in the order of
-  ``results``). Correlations are null: there are none.
+  ``runner_up_assignment``, ``runner_up_correlation`` and ``runner_up_probability``, five at most; nothing else, since
+  readers take every other key for a level), ``taxonomy_tree`` of the levels reported, with ``hierarchy_mapper`` and
+  ``name_mapper``, ``config``, ``metadata``, ``log``, ``marker_genes`` (empty: none are used), ``unknown`` (scores in
+  the order of ``results``). Correlations are null: there are none.
 
 ``bootstrapping_probability`` holds P(label | parent), which is what the share of bootstrap iterations stands for
-there; ``aggregate_probability`` holds P(label), its product down the tree. The runner-up is the next most probable
-label of the level under any parent, with P(runner-up). Where no label was given the label is empty (null in JSON).
+there; ``aggregate_probability`` holds P(label), its product down the tree. Runners-up are the next most probable labels
+under the same parent, with P(runner-up | parent), as votes are there: with the assignment's they add up to 1 at most.
+Where no label was given the label is empty (null in JSON).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lexicell.annotation.tree import Calls
+from lexicell.annotation.tree import SIBLINGS, Calls
 from lexicell.labels import LabelTree
 
 _CELLS_AT_ONCE = 50_000
@@ -72,8 +73,8 @@ def write_csv(
         f"# readable taxonomy hierarchy = {hierarchy}",
         f"# algorithm: '{settings.get('method', 'unknown')}'; codebase: lexicell; version: {version('lexicell')}",
     ]
-    given = conditional(calls)
-    hashed = any("#" in str(text) for text in chain(cells, *names.values()))
+    given, others = conditional(calls), conditional_siblings(calls)
+    hashed = any("#" in str(text) for text in chain(cells, names, *names.values()))
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if hashed else csv.QUOTE_MINIMAL
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write("".join(f"{line}\n" for line in head))
@@ -87,8 +88,8 @@ def write_csv(
                     table[f"{level}_alias"] = label
                 table[f"{level}_bootstrapping_probability"] = given[rows, place]
                 table[f"{level}_aggregate_probability"] = calls.probs[rows, place]
-                table[f"{level}_runner_up_label"] = _names(labels, calls.runners_up[rows, place])
-                table[f"{level}_runner_up_probability"] = calls.runner_up_probs[rows, place]
+                table[f"{level}_runner_up_label"] = _names(labels, calls.siblings[rows, place, 0])
+                table[f"{level}_runner_up_probability"] = others[rows, place, 0]
             if unknown is not None:
                 table["unknown"] = unknown[rows]
             frame = pd.DataFrame(table, index=pd.Index(cells[rows], name="cell_id"))
@@ -106,26 +107,27 @@ def write_json(
 ) -> None:
     """Write the extended JSON, cell by cell; parameters as of `write_csv`, `levels` being those of `calls`."""
     names = [np.array([*tree.names[tree.levels.index(level)], None], dtype=object) for level in levels]
-    given = conditional(calls)
+    given, others = conditional(calls), conditional_siblings(calls)
     with path.open("w", encoding="utf-8") as file:
         file.write('{"results": [')
         for row, cell in enumerate(cells):
             one: dict[str, Any] = {"cell_id": str(cell)}
             for place, level in enumerate(levels):
-                second = names[place][calls.runners_up[row, place]]
-                seconds = [] if second is None else [second]
+                siblings = calls.siblings[row, place]
+                present = siblings >= 0
                 one[level] = {
                     "assignment": names[place][calls.codes[row, place]],
                     "bootstrapping_probability": round(float(given[row, place]), 4),
                     "aggregate_probability": round(float(calls.probs[row, place]), 4),
                     "avg_correlation": None,
                     "directly_assigned": True,
-                    "runner_up_assignment": seconds,
-                    "runner_up_correlation": [None for _ in seconds],
-                    "runner_up_probability": [round(float(calls.runner_up_probs[row, place]), 4) for _ in seconds],
+                    "runner_up_assignment": names[place][siblings[present]].tolist(),
+                    "runner_up_correlation": [None] * int(present.sum()),
+                    "runner_up_probability": [round(float(p), 4) for p in others[row, place, present]],
                 }
             file.write(("\n" if row == 0 else ",\n") + json.dumps(one))
-        rest: dict[str, Any] = {"taxonomy_tree": taxonomy(tree.keep(levels)), "config": dict(settings)}
+        readers_need = {"flatten": False, "type_assignment": {"n_runners_up": SIBLINGS}}
+        rest: dict[str, Any] = {"taxonomy_tree": taxonomy(tree.keep(levels)), "config": {**settings, **readers_need}}
         rest |= {"metadata": {"codebase": "lexicell", "version": version("lexicell")}, "log": [], "marker_genes": {}}
         if unknown is not None:
             rest["unknown"] = [round(float(score), 4) for score in unknown]
@@ -155,8 +157,20 @@ def taxonomy(tree: LabelTree) -> dict[str, Any]:
 
 def conditional(calls: Calls) -> npt.NDArray[np.float32]:
     """Return P(label | label above) of the calls (n_cells, n_levels)."""
-    above = np.concatenate([np.ones((len(calls.probs), 1), np.float32), calls.probs[:, :-1]], axis=1)
-    found: npt.NDArray[np.float32] = np.divide(calls.probs, above, out=np.zeros_like(calls.probs), where=above > 0)
+    return _over(calls.probs, _above(calls))
+
+
+def conditional_siblings(calls: Calls) -> npt.NDArray[np.float32]:
+    """Return P(sibling | label above) of the called labels' siblings (n_cells, n_levels, `SIBLINGS`)."""
+    return _over(calls.sibling_probs, _above(calls)[:, :, None])
+
+
+def _above(calls: Calls) -> npt.NDArray[np.float32]:
+    return np.concatenate([np.ones((len(calls.probs), 1), np.float32), calls.probs[:, :-1]], axis=1)
+
+
+def _over(probs: npt.NDArray[np.float32], above: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    found: npt.NDArray[np.float32] = np.divide(probs, above, out=np.zeros_like(probs), where=above > 0)
     return found
 
 

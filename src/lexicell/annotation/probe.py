@@ -22,6 +22,7 @@ from lexicell.annotation.likelihood import LikelihoodTree
 from lexicell.annotation.linear import Float32, Int64, LinearSettings, LinearTree, fit_linear_tree
 from lexicell.annotation.opinions import OpinionPool, shares_beside
 from lexicell.annotation.tree import Tables
+from lexicell.errors import InputError
 from lexicell.labels import LabelTree
 
 
@@ -79,7 +80,7 @@ class GeneFeatures:
 
         Raises
         ------
-        ValueError
+        InputError
             When no gene varies.
         """
         depths = np.asarray(counts.sum(axis=1)).ravel()
@@ -92,7 +93,10 @@ class GeneFeatures:
         most = max(1, max_numbers // max(counts.shape[0], 1))
         columns = np.sort(np.argsort(-variance, kind="stable")[: min(most, int((variance > 0).sum()))])
         if not len(columns):
-            raise ValueError("counts: no gene varies between the reference's cells.")
+            raise InputError(
+                f"counts: no gene varies, of {counts.shape[1]:,}, between the reference's {counts.shape[0]:,} cells: "
+                "nothing can be told by them; give a reference that expresses the query's genes."
+            )
         return cls(columns, mean[columns].astype(np.float32), depth)
 
     def __call__(self, counts: sparse.csr_matrix) -> Float32:

@@ -21,6 +21,17 @@ from lexicell.labels import LabelTree, clean_labels
 PREFIX = "lexicell_"
 
 
+def check_level_names(levels: Sequence[str]) -> None:
+    """Raise InputError where what is written for a level would be taken for something else."""
+    for level in levels:
+        others = {f"{other}{end}" for other in levels for end in ("_prob", "_runner_up")}
+        if level in {"unknown", "cell_id"} | others:
+            raise InputError(
+                f"levels: {level!r} cannot be the name of a label level, since other output has that name; rename the "
+                "column."
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Annotation:
     """Labels given to cells.

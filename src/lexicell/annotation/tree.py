@@ -7,7 +7,8 @@ unless nothing is known about them there (no neighbour had a finer label): then 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,12 @@ from lexicell.labels import LabelTree
 
 Tables = list[npt.NDArray[np.float32]]
 
+SIBLINGS = 5  # that are kept beside a called label, as MapMyCells does
+
 
 @dataclass(frozen=True, eq=False)
 class Calls:
-    """The label called for each cell on each level; all arrays are (n_cells, n_levels).
+    """The label called for each cell on each level; all arrays are (n_cells, n_levels), siblings' (..., `SIBLINGS`).
 
     Attributes
     ----------
@@ -33,22 +36,24 @@ class Calls:
         The next most probable label of the same level, under any parent; -1 where no other had a chance.
     runner_up_probs
         Its probability.
+    siblings
+        The most probable labels under the called label's parent, but for itself, best first; -1 where no other had a
+        chance.
+    sibling_probs
+        Their probabilities.
     """
 
     codes: npt.NDArray[np.int64]
     probs: npt.NDArray[np.float32]
     runners_up: npt.NDArray[np.int64]
     runner_up_probs: npt.NDArray[np.float32]
+    siblings: npt.NDArray[np.int32]
+    sibling_probs: npt.NDArray[np.float32]
 
     @classmethod
     def join(cls, parts: Sequence[Calls]) -> Calls:
         """Stack the calls of consecutive blocks of cells."""
-        return cls(
-            np.concatenate([part.codes for part in parts]),
-            np.concatenate([part.probs for part in parts]),
-            np.concatenate([part.runners_up for part in parts]),
-            np.concatenate([part.runner_up_probs for part in parts]),
-        )
+        return cls(*(np.concatenate(arrays) for arrays in zip(*(part._arrays() for part in parts), strict=True)))
 
     def withheld(self, cells: npt.NDArray[np.bool_]) -> Calls:
         """Return the calls without the labels of some cells (n_cells,); their probabilities stay."""
@@ -56,18 +61,17 @@ class Calls:
 
     def unknown_of(self, cells: npt.NDArray[np.bool_]) -> Calls:
         """Return the calls with nothing known of some cells (n_cells,)."""
-        gone, nothing = cells[:, None], np.float32(0)
-        return Calls(
-            np.where(gone, -1, self.codes),
-            np.where(gone, nothing, self.probs),
-            np.where(gone, -1, self.runners_up),
-            np.where(gone, nothing, self.runner_up_probs),
-        )
+        arrays = [array.copy() for array in self._arrays()]
+        for array in arrays:
+            array[cells] = -1 if np.issubdtype(array.dtype, np.integer) else 0
+        return Calls(*arrays)
 
     def take_levels(self, places: Sequence[int]) -> Calls:
         """Return the calls on some levels only, by their places."""
-        at = list(places)
-        return Calls(self.codes[:, at], self.probs[:, at], self.runners_up[:, at], self.runner_up_probs[:, at])
+        return Calls(*(array[:, list(places)] for array in self._arrays()))
+
+    def _arrays(self) -> list[npt.NDArray[Any]]:
+        return [getattr(self, each.name) for each in fields(self)]
 
 
 def consistent(tree: LabelTree, tables: Sequence[npt.NDArray[np.floating]]) -> Tables:
@@ -107,7 +111,7 @@ def from_leaves(tree: LabelTree, leaves: npt.NDArray[np.floating]) -> Tables:
 
 
 def call_labels(tree: LabelTree, tables: Sequence[npt.NDArray[np.floating]]) -> Calls:
-    """Call one path down the tree for each cell, and the runner-up of each level.
+    """Call one path down the tree for each cell, and who else had a chance on each level.
 
     The best label of the coarsest level is taken, then the best among its children, and so on: the path never
     jumps to another branch, and it ends where no child has any probability.
@@ -123,21 +127,35 @@ def call_labels(tree: LabelTree, tables: Sequence[npt.NDArray[np.floating]]) -> 
     n_cells, n_levels = len(tables[0]), len(tree.levels)
     codes, runners = np.full((2, n_cells, n_levels), -1, dtype=np.int64)
     probs, runner_probs = np.zeros((2, n_cells, n_levels), dtype=np.float32)
+    siblings = np.full((n_cells, n_levels, SIBLINGS), -1, dtype=np.int32)
+    sibling_probs = np.zeros((n_cells, n_levels, SIBLINGS), dtype=np.float32)
     cells = np.arange(n_cells)
     for place, table in enumerate(tables):
         rest = np.array(table, dtype=np.float32)
-        under = rest
+        under = rest.copy()
         if place:
             under = np.where(tree.parents[place] == codes[:, place - 1 : place], rest, 0)
         best = under.argmax(axis=1)
         probs[:, place] = under[cells, best]
         called = probs[:, place] > 0
         codes[called, place] = best[called]
-        rest[cells[called], best[called]] = 0
+        rest[cells[called], best[called]] = under[cells, best] = 0
+        n = min(SIBLINGS, under.shape[1])
+        others = _highest(under, n)
+        sibling_probs[:, place, :n] = np.take_along_axis(under, others, axis=1)
+        siblings[:, place, :n] = np.where(sibling_probs[:, place, :n] > 0, others, -1)
         second = rest.argmax(axis=1)
         runner_probs[:, place] = rest[cells, second]
         runners[:, place] = np.where(runner_probs[:, place] > 0, second, -1)
-    return Calls(codes, probs, runners, runner_probs)
+    return Calls(codes, probs, runners, runner_probs, siblings, sibling_probs)
+
+
+def _highest(table: npt.NDArray[np.float32], n: int) -> npt.NDArray[np.int64]:
+    """Return the columns of each row's n highest values, highest first."""
+    some = np.argpartition(-table, n - 1, axis=1)[:, :n]
+    order = np.argsort(-np.take_along_axis(table, some, axis=1), axis=1, kind="stable")
+    found: npt.NDArray[np.int64] = np.take_along_axis(some, order, axis=1)
+    return found
 
 
 def check_tables(tree: LabelTree, tables: Sequence[npt.NDArray[np.floating]]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lexicell.data.gene_sampler import SparseRows
+from lexicell.errors import InputError
 from lexicell.randomness import permutation
 
 Int64 = npt.NDArray[np.int64]
@@ -49,6 +50,8 @@ class GeneCover:
     def __init__(
         self, panel: Int64, n_genes: int, tokens: int, silent_share: float, max_samples: int | None = None
     ) -> None:
+        if max_samples is not None and max_samples < 1:
+            raise InputError(f"samples: expected at least 1 gene sample a cell, got {max_samples}.")
         self.tokens = min(tokens, len(panel))
         self.room = self.tokens if self.tokens == len(panel) else max(1, round(self.tokens * (1 - silent_share)))
         self.max_samples = max_samples

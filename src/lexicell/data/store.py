@@ -279,7 +279,7 @@ class Store:
         -------
         AnnData
             ``var`` is indexed by gene id (by ``species:gene_id`` where two species share an id), with the
-            columns ``gene_id``, ``symbol`` and ``species``. Cell names that repeat become ``source:name``.
+            columns ``gene_id``, ``symbol`` and ``species``. Cells are named by `cell_names`.
         """
         chosen = np.arange(self.n_cells) if indices is None else np.asarray(indices, dtype=np.int64)
         rows = self.slice(0, self.n_cells) if indices is None else self.rows(chosen)
@@ -289,12 +289,9 @@ class Store:
             shape=(len(chosen), self.n_genes),
         )
         obs = self.obs.iloc[chosen].copy()
+        obs.index = self.cell_names()[chosen]
         if not obs.index.is_unique:
-            obs.index = pd.Index(obs["source"].astype(str) + ":" + obs.index.astype(str))
-        if not obs.index.is_unique:
-            again = obs.groupby(level=0, observed=True).cumcount().astype(str)
-            obs.index = pd.Index(np.where(again == "0", obs.index, obs.index + "-" + again.to_numpy()))
-        obs.index.name = None
+            obs.index = _numbered(obs.index)
         var = self.lexicon.table[["gene_id", "symbol", "species"]]
         ids = var["gene_id"]
         var.index = pd.Index(ids if ids.is_unique else var["species"] + ":" + ids, name=None)
@@ -302,6 +299,13 @@ class Store:
         if len(self.lexicon.species) == 1:
             adata.uns["species"] = self.lexicon.species[0]
         return adata
+
+    def cell_names(self) -> pd.Index:
+        """Return unique cell names (n_cells,): those of the files, ``source:name`` for all where some repeat."""
+        names = pd.Index(self.obs.index.astype(str), name=None)
+        if not names.is_unique:
+            names = pd.Index(self.obs["source"].astype(str).to_numpy(dtype=object) + ":" + names.to_numpy(dtype=object))
+        return names if names.is_unique else _numbered(names)
 
     def label_tree(self) -> LabelTree | None:
         """Return the tree of this store's labels, or None where it has no label levels."""
@@ -370,6 +374,13 @@ def _check_arrays(path: Path, meta: dict[str, Any], lexicon: Lexicon, arrays: di
     indptr = arrays[fmt.INDPTR]
     if indptr[0] != 0 or indptr[-1] != nnz:
         raise InputError(f"{path}/{fmt.INDPTR}: is damaged: it does not run from 0 to {nnz}.")
+
+
+def _numbered(names: pd.Index) -> pd.Index:
+    """Return names with ``-1``, ``-2`` ... behind what came before."""
+    again = names.to_series().groupby(level=0).cumcount().astype(str).to_numpy(dtype=object)
+    plain = names.to_numpy(dtype=object)
+    return pd.Index(np.where(again == "0", plain, plain + "-" + again))
 
 
 def _schema(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Is a competitor better than another one, or was it luck? Paired bootstrap intervals over cells or whole groups."""
+"""Is a competitor better, or was it luck? Paired bootstrap intervals over cells or whole groups, and over seeds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pandas as pd
 
 from lexicell.evaluation.runner import Score, codes_of
 from lexicell.randomness import generator
+
+Int64 = npt.NDArray[np.int64]
 
 COLUMNS = (
     "task",
@@ -37,8 +39,10 @@ def paired_intervals(
 ) -> pd.DataFrame:
     """Return each competitor's advantage over a baseline, with paired bootstrap intervals.
 
-    In each resample, cells (or whole groups, where a task has at least five) are drawn with replacement, and both
-    competitors are scored on the same draw; scores are averaged over seeds before the difference is taken.
+    In each resample, cells (or whole groups, where a task has at least five) are drawn with replacement, and so are
+    seeds; both competitors are scored on the same draw, and scores are averaged over its seeds before the difference is
+    taken. So an interval covers what test cells and, where there are several seeds, training cells and weights were
+    drawn.
 
     Parameters
     ----------
@@ -56,7 +60,7 @@ def paired_intervals(
     -------
     DataFrame
         One row a task, level and competitor: baseline (its name), score, baseline_score, difference, low, high,
-        resampled (``cells`` or ``groups``). With few groups the interval is rough.
+        resampled (``cells`` or ``groups``). With few groups or seeds the interval is rough.
     """
     rows, others = [], [baseline] if isinstance(baseline, str) else list(baseline)
     for (task, level), part in predictions.groupby(["task", "level"], sort=False):
@@ -98,7 +102,7 @@ def _by_seed(part: pd.DataFrame) -> list[pd.Series]:
     return [own.set_index("cell")["predicted"] for _, own in part.groupby("seed", sort=False)]
 
 
-def _shared_truth(part: pd.DataFrame) -> tuple[pd.Series, npt.NDArray[np.int64] | None]:
+def _shared_truth(part: pd.DataFrame) -> tuple[pd.Series, Int64 | None]:
     """Return the truth of each tested cell, and its group where there are at least `FEWEST_GROUPS`."""
     cells = part.drop_duplicates("cell").set_index("cell")
     groups, names = pd.factorize(cells["group"])
@@ -106,28 +110,35 @@ def _shared_truth(part: pd.DataFrame) -> tuple[pd.Series, npt.NDArray[np.int64] 
 
 
 def _draws(
-    groups: npt.NDArray[np.int64] | None, resamples: int, rng: np.random.Generator
-) -> Callable[[int], Iterable[npt.NDArray[np.int64]]]:
-    """Return a function of the number of cells that gives the rows of each draw, the same ones every time."""
+    groups: Int64 | None, resamples: int, rng: np.random.Generator
+) -> Callable[[int, int], Iterable[tuple[Int64, Int64]]]:
+    """Return a function of the numbers of cells and seeds that gives each draw's rows and seeds, always the same."""
     seeds = rng.integers(0, 2**63, size=resamples)
 
-    def draw(n_cells: int) -> Iterable[npt.NDArray[np.int64]]:
+    def draw(n_cells: int, n_seeds: int) -> Iterable[tuple[Int64, Int64]]:
         members = None if groups is None else [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
         for seed in seeds:
             own = np.random.default_rng(seed)
             if members is None:
-                yield own.integers(0, n_cells, size=n_cells)
+                rows = own.integers(0, n_cells, size=n_cells)
             else:
-                yield np.concatenate([members[g] for g in own.integers(0, len(members), size=len(members))])
+                rows = np.concatenate([members[g] for g in own.integers(0, len(members), size=len(members))])
+            yield rows, own.integers(0, n_seeds, size=n_seeds)
 
     return draw
 
 
 def _resampled(
-    pairs: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
-    draws: Callable[[int], Iterable[npt.NDArray[np.int64]]],
+    pairs: Sequence[tuple[Int64, Int64]],
+    draws: Callable[[int, int], Iterable[tuple[Int64, Int64]]],
     metric: Score,
 ) -> npt.NDArray[np.float64]:
     """Return the mean score over seeds: on all cells first, then on each draw."""
-    rows = [np.arange(len(pairs[0][0])), *draws(len(pairs[0][0]))]
-    return np.array([np.mean([metric(truth[at], guess[at]) for truth, guess in pairs]) for at in rows])
+    n_cells, n_seeds = len(pairs[0][0]), len(pairs)
+    everything = np.arange(n_cells), np.arange(n_seeds)
+    means = []
+    for rows, seeds in (everything, *draws(n_cells, n_seeds)):
+        chosen, times = np.unique(seeds, return_counts=True)
+        scores = [metric(pairs[seed][0][rows], pairs[seed][1][rows]) for seed in chosen]
+        means.append(np.average(scores, weights=times))
+    return np.array(means)

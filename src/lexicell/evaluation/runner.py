@@ -142,6 +142,12 @@ class Benchmark:
     predictions: pd.DataFrame
     times: pd.DataFrame
 
+    @classmethod
+    def join(cls, parts: Sequence[Benchmark]) -> Benchmark:
+        """Put together what was found apart, for other tasks or seeds."""
+        predictions, times = ([getattr(part, name) for part in parts] for name in ("predictions", "times"))
+        return cls(pd.concat(predictions, ignore_index=True), pd.concat(times, ignore_index=True))
+
     def scores(self, metrics: Mapping[str, Score]) -> pd.DataFrame:
         """Return one row a task, level, competitor and seed: each metric over all folds together, and all `TIMES`.
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from lexicell.annotation.knn import KnnSettings
 from lexicell.annotation.methods import FinetuneMethod, HeadMethod, KnnMethod, Method, ProbeMethod, SeenCells
 from lexicell.annotation.panels import Overlap, PanelLoss
-from lexicell.annotation.result import Annotation
+from lexicell.annotation.result import Annotation, check_level_names
 from lexicell.data.query import QueryCells, open_query
 from lexicell.errors import InputError, listing
 from lexicell.genes.annotations import MatchReport
@@ -192,15 +192,15 @@ def annotate(
         )
     overrides = options.get("overrides") or {}
     recipe = annotate_recipe(overrides, method if isinstance(method, str) else method.name)
-    way = _method(method, reference, options.get("k"), max_error)
+    way = _method(method, reference, max_error, options)
     path = checked_out(out, query)
     wanted = [part.strip() for part in levels.split(",")] if isinstance(levels, str) else levels
     name = str(model) if isinstance(model, str | Path) else type(model).__name__
     loaded: AnnotatingModel = CellModel.load(model) if isinstance(model, str | Path) else model
     began = time.perf_counter()
     with open_query(query, loaded.lexicon, species, options.get("counts")) as cells:
-        if reference is None or way.name == "head":
-            learned = _Learned(loaded, _by_head(loaded, way, options.get("samples")))
+        if reference is None:
+            learned = _Learned(loaded, _by_head(loaded, way, wanted, options.get("samples")))
         else:
             asked = _Asked(way, wanted, max_error, seed, progress, options, recipe)
             learned = _learn_from(reference, loaded, cells, asked)
@@ -259,6 +259,7 @@ def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells,
         species=asked.options.get("reference_species"),
         donor=asked.options.get("donor"),
     )
+    check_level_names(known.tree.levels)
     settings: dict[str, Any] = {}
     across = across_species(model.lexicon, known, cells)
     if across:  # no gene can be shared: each is read over its own, and they meet in the embedding
@@ -316,12 +317,24 @@ def annotate_recipe(overrides: Mapping[str, object], method: str) -> AnnotateRec
     return recipe
 
 
-def _method(method: MethodName | Method, reference: Reference | None, k: int | None, max_error: float | None) -> Method:
+def _method(
+    method: MethodName | Method, reference: Reference | None, max_error: float | None, options: AnnotateOptions
+) -> Method:
+    k, samples = options.get("k"), options.get("samples")
     if isinstance(method, str) and method not in METHODS:
         raise InputError(f"method: expected {', '.join(map(repr, METHODS))}, got {method!r}.")
     name = method if isinstance(method, str) else method.name
     if k is not None and (k < 1 or name != "knn"):
         raise InputError(f"k: expected at least 1 neighbour, for method knn; got {k} for method {name}.")
+    if samples is not None and samples < 1:
+        raise InputError(f"samples: expected at least 1 gene sample a cell, got {samples}.")
+    given = {"reference": reference, **{name: options.get(name) for name in ("taxonomy", "reference_species", "donor")}}
+    useless = [name for name, value in given.items() if value is not None]
+    if name == "head" and useless:
+        raise InputError(
+            f"{listing(useless)}: method head asks the label head of the model and looks at no reference; leave that "
+            "out, or use method probe or knn."
+        )
     if max_error is not None and not 0 < max_error < 1:
         raise InputError(f"max_error: expected a share between 0 and 1, such as 0.05; got {max_error}.")
     if name != "head" and reference is None:
@@ -339,11 +352,17 @@ def _method(method: MethodName | Method, reference: Reference | None, k: int | N
     return methods[method]
 
 
-def _by_head(model: AnnotatingModel, method: Method, samples: int | None) -> Labelling:
+def _by_head(model: AnnotatingModel, method: Method, levels: Sequence[str] | None, samples: int | None) -> Labelling:
     tree = model.label_tree
     if tree is None:
         raise InputError(
             "this model has no label head (it was trained without labels); use method probe or knn with a reference."
+        )
+    absent = [level for level in levels or () if level not in tree.levels]
+    if absent:
+        raise InputError(
+            f"levels: the model's label head has no {listing(map(repr, absent))}; its levels are "
+            f"{listing(map(repr, tree.levels), 20)} (coarse to fine)."
         )
     nothing = np.empty((0, 0), dtype=np.float32)
     return Labelling(tree, method, method.fit(SeenCells(nothing), np.empty((0, 0), np.int64), tree), None, samples)

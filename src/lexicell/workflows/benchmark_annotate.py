@@ -13,7 +13,7 @@ from lexicell.annotation.methods import ProbeMethod
 from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
 from lexicell.evaluation.identity import identity
-from lexicell.evaluation.runner import Answer, Competitor, Problem, run_benchmark
+from lexicell.evaluation.runner import Answer, Benchmark, Competitor, Problem, run_benchmark
 from lexicell.inference.cell_model import CellModel
 from lexicell.workflows.annotate import annotate_recipe
 from lexicell.workflows.benchmark_competitors import (
@@ -45,6 +45,7 @@ def benchmark_annotate(
     entrants: Entrants | None = None,
     levels: Sequence[str] | None = None,
     finest: bool = False,
+    folds: int | None = None,
     labelled: Sequence[int] = (),
     min_cells: int = 1,
     seeds: int = 3,
@@ -71,12 +72,15 @@ def benchmark_annotate(
         Label levels, coarse to fine. Default: all of the store's.
     finest
         Ask for the last of these levels alone; the others still make the tree that is gone down.
+    folds
+        Ask for so many folds alone, the first ones of the split: for methods that take long.
     labelled
-        Numbers of labelled training cells a label, for learning curves; without them all are used.
+        Numbers of labelled training cells a label, for learning curves; each seed draws its own. Without them all are
+        used.
     min_cells
         Labels with fewer cells are left out.
     seeds
-        Number of seeds, for competitors that draw anything.
+        Number of seeds, for competitors that draw anything; for learning curves also the number of draws.
     baseline
         Whom the others are compared with, by paired intervals: a competitor, or ``best``: of each task and level the
         best one of the other tools and embeddings. Default: logistic regression, where it takes part.
@@ -93,9 +97,9 @@ def benchmark_annotate(
     """
     opened, folder = store if isinstance(store, Store) else Store.open(store), Path(out)
     who = entrants or Entrants()
-    _check(who.methods, seeds, labelled)
+    _check(who.methods, seeds, labelled, folds)
     tasks = store_tasks(opened, split=split, levels=levels, min_cells=min_cells)
-    tasks = tasks[-1:] if finest else tasks
+    tasks = [replace(task, folds=task.folds[:folds]) for task in (tasks[-1:] if finest else tasks)]
     for run in who.run:
         check_unseen(run, opened, tasks)
     if overrides:
@@ -104,9 +108,12 @@ def benchmark_annotate(
     others = [name for name in chosen if name in TOOLS or name.rpartition(", ")[0] in arrays]
     baselines = _baselines(baseline, chosen, others)
     tasks = [replace(task, embeddings=arrays) for task in tasks]
-    if labelled:
-        tasks = list(with_few_labels(tasks, labelled))
-    bench = run_benchmark(tasks, chosen, range(seeds), print if progress else None, folder / "answers")
+    report, answers = print if progress else None, folder / "answers"
+    if labelled:  # each seed draws other cells that bear a label
+        curves = {seed: list(with_few_labels(tasks, labelled, seed)) for seed in range(seeds)}
+        bench = Benchmark.join([run_benchmark(few, chosen, [seed], report, answers) for seed, few in curves.items()])
+    else:
+        bench = run_benchmark(tasks, chosen, range(seeds), report, answers)
     return result_of(bench, folder, baselines, labelled)
 
 
@@ -136,12 +143,14 @@ def _enter(
     return chosen, arrays
 
 
-def _check(methods: Sequence[str], seeds: int, labelled: Sequence[int]) -> None:
+def _check(methods: Sequence[str], seeds: int, labelled: Sequence[int], folds: int | None) -> None:
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"methods: no {listing(map(repr, unknown))}; there are {listing(METHODS)}.")
     if seeds < 1:
         raise InputError(f"seeds: expected at least 1, got {seeds}.")
+    if folds is not None and folds < 1:
+        raise InputError(f"folds: expected at least 1, got {folds}.")
     if any(n < 1 for n in labelled):
         raise InputError(f"labelled: expected numbers of cells from 1 on, got {listing(map(str, labelled))}.")
 

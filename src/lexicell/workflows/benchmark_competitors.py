@@ -279,10 +279,11 @@ def read_embedding(text: str, store: Store) -> tuple[str, Float32]:
     try:
         if key not in adata.obsm:
             raise InputError(f"{file}: has no obsm[{key!r}]; there are {listing(map(repr, adata.obsm)) or 'none'}.")
-        place = pd.Index(adata.obs_names.astype(str)).get_indexer(store.obs.index.astype(str))
+        names = store.cell_names()
+        place = pd.Index(adata.obs_names.astype(str)).get_indexer(names)
         absent = int((place < 0).sum())
         if absent:
-            example = store.obs.index[place < 0][0]
+            example = names[place < 0][0]
             raise InputError(
                 f"{file}: lacks {absent:,} of the {store.n_cells:,} cells of {store.path}, such as {example!r}; "
                 "its obs names must be those of the store (`lexicell store export` writes them)."

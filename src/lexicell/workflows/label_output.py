@@ -67,7 +67,7 @@ def write(
 
 def annotated(query: AnnData, annotation: Annotation) -> AnnData:
     """Return a copy of AnnData with the new columns."""
-    adata = query.copy()
+    adata = query.to_memory() if query.isbacked else query.copy()
     adata.obs_names = adata.obs_names.astype(str)
     annotation.write_obs(adata)
     return adata

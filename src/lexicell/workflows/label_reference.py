@@ -22,6 +22,7 @@ from lexicell.labels import LabelTree, clean_labels
 Reference: TypeAlias = AnnData | Store | str | Path
 Int64 = npt.NDArray[np.int64]
 
+_FEWEST_LABELLED = 3
 _DONOR_COLUMNS = ("donor", "donor_id", "donor_label")
 
 
@@ -208,5 +209,8 @@ def _donors(obs: pd.DataFrame, asked: str | None, name: str) -> npt.NDArray[np.o
 
 
 def _check_labelled(labelled: Int64, tree: LabelTree, name: str) -> None:
-    if not len(labelled):
-        raise InputError(f"{name}: no cell has a label on the level '{tree.levels[0]}'.")
+    if len(labelled) < _FEWEST_LABELLED:
+        raise InputError(
+            f"{name}: {len(labelled) or 'no'} cell{'s have' if len(labelled) > 1 else ' has'} a label on the level "
+            f"'{tree.levels[0]}'; it takes {_FEWEST_LABELLED} to learn from some and to try it on another."
+        )

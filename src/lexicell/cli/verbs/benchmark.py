@@ -16,6 +16,7 @@ def benchmark_annotate(
     entrants: Entrants,
     levels: tuple[str, ...] | None = None,
     finest: bool = False,
+    folds: int | None = None,
     labelled: tuple[int, ...] = (),
     min_cells: int = 1,
     seeds: int = 3,
@@ -41,12 +42,14 @@ def benchmark_annotate(
         Label levels, coarse to fine, with commas between. Default: all of the store's.
     finest
         Ask for the last of these levels alone; the others still make the tree that is gone down.
+    folds
+        Ask for so many folds alone, the first ones of the split: for methods that take long. Default: all.
     labelled
-        Numbers of labelled training cells a label, with commas between: draws learning curves.
+        Numbers of labelled training cells a label, with commas between: draws learning curves. Each seed draws its own.
     min_cells
         Labels with fewer cells are left out.
     seeds
-        Number of seeds, for competitors that draw anything.
+        Number of seeds, for competitors that draw anything; for learning curves also the number of draws.
     baseline
         Whom the others are compared with, by paired intervals: a competitor, or best: of each task and level the best
         one of the other tools and embeddings. Default: logistic_regression, where it takes part.
@@ -62,6 +65,7 @@ def benchmark_annotate(
         entrants=entrants,
         levels=levels,
         finest=finest,
+        folds=folds,
         labelled=labelled,
         min_cells=min_cells,
         seeds=seeds,
