@@ -174,5 +174,5 @@ def _over(probs: npt.NDArray[np.float32], above: npt.NDArray[np.float32]) -> npt
     return found
 
 
-def _names(labels: tuple[str, ...], codes: npt.NDArray[np.int64]) -> Any:
+def _names(labels: tuple[str, ...], codes: npt.NDArray[np.integer]) -> Any:
     return pd.Categorical.from_codes(codes, categories=pd.Index(labels))

@@ -186,7 +186,8 @@ def _fit(
         learned, met = problem.train_embeddings[name], problem.test_embeddings[name]
     known = SeenCells(learned, problem.train_counts, parts=parts)
     asked = SeenCells(met, problem.test_counts, parts=parts)
-    donors = None if problem.train_groups is None else np.where(problem.train_groups == "", None, problem.train_groups)
+    groups = problem.train_groups
+    donors = None if groups is None else np.array([group or None for group in groups], dtype=object)
     folds, by_donor = reference_folds(donors, codes, seed)
     chosen, held_out = cross_fit_choosing(method, known, codes, tree, folds)
     report = judge(tree, held_out, codes, donors, by_donor=by_donor)

@@ -65,7 +65,7 @@ def check_unseen(run: Path, store: Store, tasks: Sequence[Task]) -> None:
 def _way_out(store: Store, learned: Int64) -> str:
     """Say how to test on what was held out."""
     if "donor" in store.obs:
-        donors = clean_labels(store.obs["donor"]).astype(object)
+        donors = np.asarray(clean_labels(store.obs["donor"]), dtype=object)
         unseen = sorted(set(np.delete(donors, learned)) - set(donors[learned]) - {None, np.nan})
         if 0 < len(unseen) <= _DONORS_NAMED:
             return f"Test on what it held out (split donor={'+'.join(unseen)})"
