@@ -7,7 +7,7 @@ Usage: LEXICELL_DATA=FOLDER python benchmarks/annotate.py --out FOLDER [--sets z
 The folder of data must hold the h5ad files and gene tables named below. Every answer is kept in --out: run it again
 with further models or competitors, and only those are computed. scores.csv collects macro-F1, accuracy, calibration
 error and seconds to fit and to predict of all sets; intervals.csv what separates each competitor from --baseline:
-``best`` is the best one of the other tools, set by set.
+``best`` is the best one of the other tools, set by set; macro_f1.png draws both.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import pandas as pd
 from lexicell.data.store import Store
 from lexicell.genes.lexicon import Lexicon
 from lexicell.model.checkpoint import LEXICON
+from lexicell.reporting.benchmark_figures import competitor_intervals
 from lexicell.reporting.text import Table, print_tables
-from lexicell.workflows.benchmark_annotate import benchmark_annotate
+from lexicell.workflows.benchmark_annotate import BASELINE, BEST, benchmark_annotate
 from lexicell.workflows.benchmark_options import Entrants
 from lexicell.workflows.prepare import prepare
 
@@ -187,7 +188,7 @@ def main() -> None:
     if "LEXICELL_DATA" not in os.environ:
         parser.error("the variable LEXICELL_DATA does not name the folder with the data")
     data, curves = Path(os.environ["LEXICELL_DATA"]), options.labelled is not None
-    results, intervals = [], []
+    results, scores, intervals = [], [], []
     for name in options.sets.split(","):
         _, split, fewest = SETS[name]
         store = store_of(name, data, options.out)
@@ -211,10 +212,15 @@ def main() -> None:
         )
         print_tables(result.tables()[:-1])
         results.append(result.summary())
+        scores.append(result.scores)
         intervals.append(result.intervals)
     table, gaps = pd.concat(results), pd.concat(intervals)
     table.to_csv(options.out / ("curves.csv" if curves else "scores.csv"), index=False)
     gaps.to_csv(options.out / ("curve_intervals.csv" if curves else "intervals.csv"), index=False)
+    if not curves:
+        baseline = "" if options.baseline == BEST else options.baseline or BASELINE
+        picture = competitor_intervals(pd.concat(scores), gaps, baseline)
+        picture.savefig(options.out / "macro_f1.png", dpi=110)
     gap = gaps[["difference", "low", "high"]].map("{:+.3f}".format)
     gaps["against"] = gap["difference"] + " [" + gap["low"] + ", " + gap["high"] + "] " + gaps["baseline"]
     print_tables(

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lexicell.reporting.figures import INK, MUTED, PALETTE, STYLE, pretty_method
 
+_PANELS_A_ROW = 3
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -30,11 +31,15 @@ def competitor_intervals(scores: pd.DataFrame, intervals: pd.DataFrame, baseline
         Its score is drawn across as a dashed line.
     """
     panels = list(scores.groupby(["task", "level"], sort=False))
-    rows = max(part["competitor"].nunique() for _, part in panels)
+    lines = max(part["competitor"].nunique() for _, part in panels)
+    columns = min(len(panels), _PANELS_A_ROW)
+    rows = -(-len(panels) // columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * len(panels) + 1.2, 0.3 * rows + 1.0), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, len(panels)))
-        for axis, ((task, level), part) in zip(axes, panels, strict=True):
+        figure = Figure(figsize=(4.6 * columns + 1.2, (0.3 * lines + 1.0) * rows), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        for axis, ((task, level), part) in zip(axes, panels, strict=False):
             own = intervals[(intervals["task"] == task) & (intervals["level"] == level)]
             _panel(axis, part, {row["competitor"]: row for row in own.to_dict("records")}, baseline)
             axis.set_title(f"{task}, {level}")

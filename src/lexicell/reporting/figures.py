@@ -360,5 +360,13 @@ def method_bars(table: pd.DataFrame) -> Figure:
 
 def pretty_method(name: str) -> str:
     """Return a method's name for people: ``pca_knn`` as ``PCA-kNN``."""
-    known = {**OWN_METHODS, "logistic_regression": "logistic regression", "pca_knn": "PCA-kNN"}
+    known = {
+        **OWN_METHODS,
+        "logistic_regression": "logistic regression",
+        "pca_knn": "PCA-kNN",
+        "linear_svm": "linear SVM",
+        "centroid_mapping": "MapMyCells' method",
+        "celltypist": "CellTypist",
+        "scanvi": "scANVI",
+    }
     return known.get(name, name.replace("_", " "))
