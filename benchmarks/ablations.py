@@ -30,7 +30,8 @@ from lexicell.reporting.text import Table, print_tables
 from lexicell.training.datamodule import CellDataModule
 from lexicell.training.extension_skill import SkillTask
 from lexicell.training.recipe import Recipe, load_recipe
-from lexicell.workflows.benchmark_competitors import embed_store, embedding_competitors
+from lexicell.workflows.benchmark_competitors import embedding_competitors
+from lexicell.workflows.benchmark_embeddings import embed_store
 from lexicell.workflows.benchmark_tasks import store_tasks
 from lexicell.workflows.pretrain import pretrain
 

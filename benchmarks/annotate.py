@@ -26,7 +26,7 @@ from lexicell.model.checkpoint import LEXICON
 from lexicell.reporting.benchmark_figures import competitor_intervals
 from lexicell.reporting.text import Table, print_tables
 from lexicell.workflows.benchmark_annotate import BASELINE, BEST, benchmark_annotate
-from lexicell.workflows.benchmark_options import Entrants
+from lexicell.workflows.benchmark_options import Entrants, Part
 from lexicell.workflows.prepare import prepare
 
 COORDINATES = {
@@ -203,8 +203,7 @@ def main() -> None:
                 methods=tuple(options.methods.split(",")),
                 competitors=tuple(options.competitors.split(",")) if options.competitors else None,
             ),
-            finest=options.finest,
-            folds=options.folds,
+            only=Part(options.finest, options.folds),
             labelled=[int(n) for n in options.labelled.split(",")] if curves else (),
             min_cells=fewest,
             seeds=options.seeds,

@@ -30,7 +30,7 @@ from lexicell.evaluation.splits import Fold
 from lexicell.inference.cell_model import CellModel
 from lexicell.labels import LabelTree
 from lexicell.reporting.text import Table, print_tables
-from lexicell.workflows.benchmark_competitors import embed_store
+from lexicell.workflows.benchmark_embeddings import embed_store
 from lexicell.workflows.benchmark_tasks import store_tasks
 
 Rows = list[dict[str, object]]

@@ -27,12 +27,8 @@ from lexicell.evaluation.runner import Competitor, run_benchmark
 from lexicell.evaluation.unknown_types import unknown_aurocs, without_each_type
 from lexicell.inference.cell_model import CellModel
 from lexicell.reporting.text import Table, print_tables
-from lexicell.workflows.benchmark_competitors import (
-    embed_store,
-    method_competitor,
-    model_identity,
-    novelty_competitor,
-)
+from lexicell.workflows.benchmark_competitors import method_competitor, novelty_competitor
+from lexicell.workflows.benchmark_embeddings import embed_store, model_identity
 from lexicell.workflows.benchmark_tasks import store_tasks
 from lexicell.workflows.fold_models import untrained_model
 from lexicell.workflows.prepare import prepare

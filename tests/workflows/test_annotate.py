@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 
 from lexicell.annotation.opinions import LAST_SHARES
 from lexicell.data.query import Query
+from lexicell.datasets.simulate import SimulationConfig, simulate
 from lexicell.errors import InputError
 from lexicell.genes.lexicon import Lexicon
 from lexicell.labels import LabelTree
@@ -175,6 +176,38 @@ def test_a_backed_query_is_annotated(cell_model, halves, tmp_path):
     plain = annotate(cell_model, query, reference, LEVELS, progress=False)
     pd.testing.assert_series_equal(found.adata.obs["lexicell_type"], plain.adata.obs["lexicell_type"])
     assert "lexicell_type" not in backed.obs
+
+
+@pytest.fixture(scope="module")
+def deep_and_shallow():
+    """Cells of one species, and others of which a fortieth of the molecules was found."""
+    config = SimulationConfig(n_cells=500, phylogeny="(simulus_albus:0.2,simulus_niger:0.2);", convergent_species=())
+    cells = simulate(config).cells["simulus_albus"]
+    reference, query = cells[::2].copy(), cells[1::2].copy()
+    thinned = csr_matrix(query.X, dtype=np.int64)
+    thinned.data = np.random.default_rng(0).binomial(thinned.data, 1 / 40)
+    thinned.eliminate_zeros()
+    query.X = thinned.astype(np.float32)
+    return reference, query
+
+
+def test_a_reference_is_thinned_to_the_depth_of_a_shallow_query(deep_and_shallow, cell_model, monkeypatch, capsys):
+    reference, query = deep_and_shallow
+    found = annotate(cell_model, query, reference, LEVELS)
+    said, settings = capsys.readouterr().err, found.annotation.settings
+    assert "the reference is thinned" in " ".join(said.split())
+    assert settings["thinned_to_depth"] < settings["reference_depth"] / 20
+    right = found.scores["type"]["accuracy"]
+    sure = found.annotation.confidence("type").mean()
+    expected = found.labelling.report.levels.set_index("level").loc["type", "accuracy"]
+    monkeypatch.setattr("lexicell.annotation.depth._ALIKE", 0.0)
+    plain = annotate(cell_model, query, reference, LEVELS, progress=False)
+    assert "thinned_to_depth" not in plain.annotation.settings
+    promised = plain.labelling.report.levels.set_index("level").loc["type", "accuracy"]
+    # What held-out cells foretell, and how sure it is, are of cells as shallow as the query's.
+    assert abs(right - expected) < 0.1 < promised - plain.scores["type"]["accuracy"]
+    assert abs(right - sure) < 0.1 < plain.annotation.confidence("type").mean() - plain.scores["type"]["accuracy"]
+    assert right >= plain.scores["type"]["accuracy"] - 0.02
 
 
 def test_a_model_without_labels_cannot_answer_by_head_or_guess_the_levels(model, halves):

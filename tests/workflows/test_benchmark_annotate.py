@@ -10,8 +10,8 @@ from lexicell.data.store import Store
 from lexicell.errors import InputError
 from lexicell.inference.cell_model import CellModel
 from lexicell.workflows.benchmark_annotate import benchmark_annotate
-from lexicell.workflows.benchmark_competitors import model_identity, read_embedding
-from lexicell.workflows.benchmark_options import Entrants
+from lexicell.workflows.benchmark_embeddings import model_identity, read_embedding
+from lexicell.workflows.benchmark_options import Entrants, Part
 from lexicell.workflows.benchmark_tasks import store_tasks
 from lexicell.workflows.fold_models import untrained_model
 from lexicell.workflows.held_out import split_of
@@ -150,11 +150,15 @@ def test_the_finest_level_or_one_fold_alone_is_asked_as_among_others(stores, tmp
     options = {"split": "folds:2", "entrants": Entrants(methods=("counts",), competitors=("centroid_mapping",))}
     both = benchmark_annotate(stores[0], tmp_path / "out", seeds=1, **options).summary().set_index("level")
     capsys.readouterr()
-    fine = benchmark_annotate(stores[0], tmp_path / "out", seeds=1, finest=True, **options).summary().set_index("level")
+    fine = (
+        benchmark_annotate(stores[0], tmp_path / "out", seeds=1, only=Part(finest=True), **options)
+        .summary()
+        .set_index("level")
+    )
     assert ", seed" not in capsys.readouterr().out  # every answer is the one of both levels
     assert len(both.index.unique()) == 2
     assert fine.equals(both.loc[fine.index.unique()])
-    one = benchmark_annotate(stores[0], tmp_path / "out", seeds=1, folds=1, **options)
+    one = benchmark_annotate(stores[0], tmp_path / "out", seeds=1, only=Part(folds=1), **options)
     assert ", seed" not in capsys.readouterr().out
     assert not one.summary().set_index("level").equals(both)
 
@@ -232,7 +236,7 @@ def test_where_a_store_of_the_run_is_gone_all_its_labels_count_as_learned(stores
         ({"baseline": "magic"}, "baseline: no 'magic' among the competitors; there are 'logistic_regression'"),
         ({"seeds": 0}, "seeds: expected at least 1"),
         ({"labelled": [0]}, "labelled: expected numbers of cells from 1 on"),
-        ({"folds": 0}, "folds: expected at least 1"),
+        ({"only": Part(folds=0)}, "folds: expected at least 1"),
         ({"entrants": Entrants(embedding=["nowhere.h5ad:X_a"])}, "expected FILE.h5ad:KEY"),
     ],
 )

@@ -65,6 +65,14 @@ class Query:
     matrix: str
     notes: tuple[str, ...]
 
+    @classmethod
+    def of_counts(cls, counts: sp.csr_matrix, gene_index: npt.NDArray[np.int64], species: str) -> Query:
+        """Return cells that are in memory as raw counts (n_cells, n_genes), by lexicon index of the genes."""
+        known = int((gene_index >= 0).sum())
+        report = MatchReport(len(gene_index), known, 0, len(gene_index) - known)
+        obs = pd.DataFrame(index=pd.RangeIndex(counts.shape[0]).astype(str))
+        return cls(sp.csr_matrix(counts), gene_index, species, report, obs, "counts in memory", ())
+
     @property
     def n_cells(self) -> int:
         """Number of cells."""
@@ -107,12 +115,15 @@ class QueryCells:
         """The lexicon's genes that these cells measured, ascending."""
         return np.unique(self.gene_index[self.gene_index >= 0])
 
-    def parts(self, cells_at_once: int) -> Iterator[Query]:
-        """Yield all cells in order, at most `cells_at_once` at a time (a part's report counts its own cells)."""
+    def parts(self, cells_at_once: int, every: int = 1) -> Iterator[Query]:
+        """Yield all cells in order, at most `cells_at_once` at a time (a part's report counts its own cells).
+
+        With `every` above 1 only each so-manieth part is read.
+        """
         self._sums[:] = 0
         with TemporaryDirectory(prefix="lexicell-") as scratch:  # for a matrix that lies gene by gene
             matrix = turned(self._source.matrix(self.matrix), Path(scratch))
-            for start in range(0, self.n_cells, cells_at_once):
+            for start in range(0, self.n_cells, cells_at_once * every):
                 yield self._part(matrix, start, min(start + cells_at_once, self.n_cells))
 
     def _part(self, matrix: Matrix, start: int, stop: int) -> Query:
@@ -206,17 +217,14 @@ def store_queries(
     found = False
     for source in store.sources:
         own = cells[(cells >= source.start) & (cells < source.stop)]
-        known = int((index[source.panel] >= 0).sum())
-        found |= bool(known and len(own))
+        found |= bool(len(own) and (index[source.panel] >= 0).any())
         for start in range(0, len(own), step):
             here = own[start : start + step]
             rows = store.rows(here)
             counts = sp.csr_matrix(
                 (rows.counts, rows.genes.astype(np.int64), rows.indptr), shape=(len(here), store.n_genes)
             )
-            report = MatchReport(len(source.panel), known, 0, len(source.panel) - known)
-            obs = pd.DataFrame(index=pd.RangeIndex(len(here)).astype(str))
-            yield Query(counts[:, source.panel], index[source.panel], source.species, report, obs, "the store", ())
+            yield Query.of_counts(counts[:, source.panel], index[source.panel], source.species)
     if not found:
         raise InputError(
             f"the store {store.path}: the model knows none of its genes (the store holds "

@@ -28,9 +28,11 @@ from lexicell.workflows.label_output import annotated, checked_out, write
 from lexicell.workflows.label_reference import Reference, open_reference
 from lexicell.workflows.labelling import (
     AnnotatingModel,
+    Ground,
     Labelling,
     across_species,
     check_across,
+    common_ground,
     finetuned,
     learn,
     overlap_of,
@@ -264,7 +266,7 @@ def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells,
     across = across_species(model.lexicon, known, cells)
     if across:  # no gene can be shared: each is read over its own, and they meet in the embedding
         check_across(asked.method, asked.max_error, cells.species)
-        shared = known.genes
+        ground = Ground(known.genes)
         settings |= {"across_species": True}
     else:
         overlap, shared = overlap_of(known, cells)
@@ -272,14 +274,18 @@ def _learn_from(reference: Reference, model: AnnotatingModel, cells: QueryCells,
         loss = panel_loss(known, shared, asked.seed)
         if loss is not None:
             console.print(loss.said())
+        ground = common_ground(known, cells, shared, asked.seed)
+        if ground.depth is not None:
+            console.print(ground.depth.said())
+            settings |= dict(zip(("reference_depth", "thinned_to_depth"), ground.depth.medians, strict=True))
     if asked.method.name == "finetune":
-        tuned, apart = finetuned(model, known, shared, asked.recipe.finetune, seed=asked.seed, said=console.print)
+        tuned, apart = finetuned(model, known, ground, asked.recipe.finetune, seed=asked.seed, said=console.print)
         model = tuned.model
         settings |= {"finetune_steps": tuned.steps}
     labelling = learn(
         model,
         known,
-        shared,
+        ground,
         asked.method,
         apart=apart,
         max_error=asked.max_error,

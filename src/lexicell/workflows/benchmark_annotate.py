@@ -18,16 +18,18 @@ from lexicell.inference.cell_model import CellModel
 from lexicell.workflows.annotate import annotate_recipe
 from lexicell.workflows.benchmark_competitors import (
     TOOLS,
-    Embedded,
     choose_tools,
-    embed_timed,
     embedding_competitors,
     method_competitor,
-    model_identity,
-    read_embedding,
     with_embedding_time,
 )
-from lexicell.workflows.benchmark_options import Entrants
+from lexicell.workflows.benchmark_embeddings import (
+    EmbeddedSides,
+    embed_store,
+    model_identity,
+    read_embedding,
+)
+from lexicell.workflows.benchmark_options import Entrants, Part
 from lexicell.workflows.benchmark_result import BenchmarkResult, result_of
 from lexicell.workflows.benchmark_tasks import store_tasks, with_few_labels
 from lexicell.workflows.fold_models import FixedModel, FoldModels, finetune_competitor, untrained_model
@@ -44,8 +46,7 @@ def benchmark_annotate(
     split: str = "donor",
     entrants: Entrants | None = None,
     levels: Sequence[str] | None = None,
-    finest: bool = False,
-    folds: int | None = None,
+    only: Part | None = None,
     labelled: Sequence[int] = (),
     min_cells: int = 1,
     seeds: int = 3,
@@ -70,10 +71,8 @@ def benchmark_annotate(
         Who takes part: pretrained models, other tools, embeddings made elsewhere.
     levels
         Label levels, coarse to fine. Default: all of the store's.
-    finest
-        Ask for the last of these levels alone; the others still make the tree that is gone down.
-    folds
-        Ask for so many folds alone, the first ones of the split: for methods that take long.
+    only
+        Which part of the tasks is asked for. Default: all.
     labelled
         Numbers of labelled training cells a label, for learning curves; each seed draws its own. Without them all are
         used.
@@ -96,10 +95,10 @@ def benchmark_annotate(
         it would be asked for.
     """
     opened, folder = store if isinstance(store, Store) else Store.open(store), Path(out)
-    who = entrants or Entrants()
-    _check(who.methods, seeds, labelled, folds)
+    who, part = entrants or Entrants(), only or Part()
+    _check(who.methods, seeds, labelled, part.folds)
     tasks = store_tasks(opened, split=split, levels=levels, min_cells=min_cells)
-    tasks = [replace(task, folds=task.folds[:folds]) for task in (tasks[-1:] if finest else tasks)]
+    tasks = [replace(task, folds=task.folds[: part.folds]) for task in (tasks[-1:] if part.finest else tasks)]
     for run in who.run:
         check_unseen(run, opened, tasks)
     if overrides:
@@ -130,11 +129,12 @@ def _enter(
         models["untrained"] = untrained_model(who.untrained, store)
     for name, model in models.items():
         keep = folder / "embeddings" / f"{store.name}-{name}.npz"
-        embedded, made_of = embed_timed(model, store, keep, progress=progress), model_identity(model)
-        for key, own in _own(name, who.methods, made_of, model.cell_parts).items():
-            chosen[key] = _on_embedding(name, own, lambda *_, made=embedded: made)
+        embed_store(model, store, keep, progress=progress)
+        fixed = FixedModel(model, model_identity(model), store, keep)
+        for key, own in _own(name, who.methods, fixed.made_of, model.cell_parts).items():
+            chosen[key] = _on_embedding(name, own, fixed.embedding)
         if "finetune" in who.methods:
-            chosen[f"{name}, finetune"] = finetune_competitor(FixedModel(model, made_of), store, overrides)
+            chosen[f"{name}, finetune"] = finetune_competitor(fixed, store, overrides)
     if "counts" in who.methods:
         chosen["no model, probe"] = method_competitor(None, ProbeMethod())
     if who.pretrain is not None:
@@ -193,13 +193,13 @@ def _fold_pretrained(
     return found
 
 
-def _on_embedding(name: str, competitor: Competitor, embed: Callable[[Problem, int], Embedded]) -> Competitor:
+def _on_embedding(name: str, competitor: Competitor, embed: Callable[[Problem, int], EmbeddedSides]) -> Competitor:
     """Return a competitor that sees an embedding, made when it is asked for; its time counts, that of training not."""
 
     def answer(problem: Problem, seed: int) -> Answer:
         cells = embed(problem, seed)
-        own = {name: cells.values[problem.train]}, {name: cells.values[problem.test]}
-        found = competitor.answer(replace(problem, train_embeddings=own[0], test_embeddings=own[1]), seed)
+        own = replace(problem, train_embeddings={name: cells.train}, test_embeddings={name: cells.test})
+        found = competitor.answer(own, seed)
         return with_embedding_time(found, problem, cells.seconds_a_cell)
 
     return replace(competitor, answer=answer)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import torch
-from anndata import read_h5ad
 
 from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.held_out import HeldOutReport, final_calls, held_out_doubts, judge
@@ -20,17 +15,14 @@ from lexicell.annotation.linear import fit_linear_tree
 from lexicell.annotation.methods import HeldOut, KnnMethod, Labeller, ProbeMethod, SeenCells, cross_fit_choosing
 from lexicell.annotation.tree import Calls, call_labels
 from lexicell.annotation.unknown import Novelty, doubt
-from lexicell.data.query import store_queries
-from lexicell.data.store import Store
 from lexicell.errors import InputError, listing
 from lexicell.evaluation.baselines import Prediction, logistic_regression, pca_knn
 from lexicell.evaluation.centroid_mapping import MappingSettings, map_to_centroids
-from lexicell.evaluation.identity import identity
 from lexicell.evaluation.linear_svm import linear_svm
 from lexicell.evaluation.other_tools import celltypist, scanvi
 from lexicell.evaluation.runner import Answer, Competitor, Problem
-from lexicell.inference.cell_model import CellModel
 from lexicell.labels import LabelTree
+from lexicell.workflows.benchmark_embeddings import as_deep
 
 Float32 = npt.NDArray[np.float32]
 
@@ -180,6 +172,7 @@ class _Fitted:
 def _fit(
     problem: Problem, name: str | None, method: KnnMethod | ProbeMethod, parts: tuple[int, ...], seed: int
 ) -> _Fitted:
+    problem = as_deep(problem)
     tree, codes = _tree(problem)
     learned, met = (np.empty((len(rows), 0), dtype=np.float32) for rows in (problem.train, problem.test))
     if name is not None:
@@ -212,84 +205,3 @@ def _answer(problem: Problem, tree: LabelTree, calls: Calls, began: float, fitte
 def _tree(problem: Problem) -> tuple[LabelTree, npt.NDArray[np.int64]]:
     tree = LabelTree.from_frame(problem.train_paths, tuple(map(str, problem.train_paths)), "training labels")
     return tree, tree.encode(problem.train_paths)
-
-
-def model_identity(model: CellModel) -> str:
-    """Return an identity of a model's weights and of what they mean, however its folder is called."""
-    weights = sorted(model.network.state_dict().items())
-    arrays = (value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() for _, value in weights)
-    return identity(json.dumps(model.spec.to_dict()), *(name for name, _ in weights), *arrays)
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """Cells as a model sees them, and what that took."""
-
-    values: Float32
-    """(n_cells, width)."""
-    seconds_a_cell: float
-    """Time to embed one."""
-
-
-def embed_store(model: CellModel, store: Store, keep: Path, *, progress: bool = False) -> Float32:
-    """Return a model's embedding of all cells of a store; parameters as of `embed_timed`."""
-    return embed_timed(model, store, keep, progress=progress).values
-
-
-def embed_timed(model: CellModel, store: Store, keep: Path, *, progress: bool = False) -> Embedded:
-    """Return a model's embedding of all cells of a store, from a file where it was made before.
-
-    Parameters
-    ----------
-    model
-        A model.
-    store
-        Cells.
-    keep
-        File to read it from, or to write it to (.npz); to its name is added what tells this model and these cells from
-        others.
-    progress
-        Show a progress bar.
-    """
-    keep = keep.with_name(f"{keep.stem}-{identity(model_identity(model), store.fingerprint)}.npz")
-    if not keep.is_file():
-        began = time.perf_counter()
-        parts = store_queries(store, np.arange(store.n_cells), model.lexicon)
-        values = np.concatenate([model.embed(part, progress=progress) for part in parts])
-        seconds = (time.perf_counter() - began) / store.n_cells
-        keep.parent.mkdir(parents=True, exist_ok=True)
-        part = keep.with_name(f".{keep.name}.part.npz")
-        np.savez(part, values=values, seconds_a_cell=seconds)
-        part.replace(keep)
-    with np.load(keep) as kept:
-        return Embedded(kept["values"], float(kept["seconds_a_cell"]))
-
-
-def read_embedding(text: str, store: Store) -> tuple[str, Float32]:
-    """Return name and values of an embedding made elsewhere: ``FILE.h5ad:KEY`` names a file and its obsm key.
-
-    Raises
-    ------
-    InputError
-        When there is no such file or key, or it lacks cells of the store.
-    """
-    file, _, key = text.rpartition(":")
-    if not file or not Path(file).is_file():
-        raise InputError(f"embedding {text!r}: expected FILE.h5ad:KEY, with an obsm key of an existing file.")
-    adata = read_h5ad(file, backed="r")
-    try:
-        if key not in adata.obsm:
-            raise InputError(f"{file}: has no obsm[{key!r}]; there are {listing(map(repr, adata.obsm)) or 'none'}.")
-        names = store.cell_names()
-        place = pd.Index(adata.obs_names.astype(str)).get_indexer(names)
-        absent = int((place < 0).sum())
-        if absent:
-            example = names[place < 0][0]
-            raise InputError(
-                f"{file}: lacks {absent:,} of the {store.n_cells:,} cells of {store.path}, such as {example!r}; "
-                "its obs names must be those of the store (`lexicell store export` writes them)."
-            )
-        values = np.asarray(adata.obsm[key], dtype=np.float32)[place]
-    finally:
-        adata.file.close()
-    return key.removeprefix("X_"), values

@@ -35,3 +35,19 @@ class Entrants:
     methods: tuple[str, ...] = ("knn", "probe", "counts")
     competitors: tuple[str, ...] | None = None
     embedding: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of the tasks is asked for, where methods take long; all by default.
+
+    Attributes
+    ----------
+    finest
+        The last of the levels alone; the others still make the tree that is gone down.
+    folds
+        So many folds alone, the first ones of the split.
+    """
+
+    finest: bool = False
+    folds: int | None = None

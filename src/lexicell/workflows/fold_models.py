@@ -21,7 +21,7 @@ from lexicell.training.recipe import load_recipe
 from lexicell.training.run_folder import RUN, read_json
 from lexicell.training.start import FromScratch, baseline_of
 from lexicell.workflows.annotate import annotate, annotate_recipe
-from lexicell.workflows.benchmark_competitors import Embedded, embed_timed
+from lexicell.workflows.benchmark_embeddings import EmbeddedSides, embed_sides
 from lexicell.workflows.benchmark_tasks import shared_genes
 from lexicell.workflows.prepare import prepare
 from lexicell.workflows.pretrain import pretrain
@@ -46,14 +46,32 @@ class ModelOfFold(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FixedModel:
-    """The same model for every fold and seed."""
+    """The same model for every fold and seed.
+
+    Attributes
+    ----------
+    given
+        The model.
+    made_of
+        What tells it from others.
+    store
+        All cells.
+    keep
+        File of their embedding; see `embed_timed`.
+    """
 
     given: CellModel
     made_of: str
+    store: Store
+    keep: Path
 
     def model(self, problem: Problem, seed: int) -> CellModel:
         """Return it."""
         return self.given
+
+    def embedding(self, problem: Problem, seed: int) -> EmbeddedSides:
+        """Return the embedding of a fold's cells."""
+        return embed_sides(self.given, self.store, self.keep, problem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +123,10 @@ class FoldModels:
             self._models[run] = CellModel.load(run)
         return self._models[run]
 
-    def embedding(self, problem: Problem, seed: int) -> Embedded:
-        """Return the embedding of all cells of the store by the fold's model."""
+    def embedding(self, problem: Problem, seed: int) -> EmbeddedSides:
+        """Return the embedding of the fold's cells by its model."""
         run = self._run(problem, seed)
-        return embed_timed(self.model(problem, seed), self.store, run.with_name(f"{run.name}.npz"))
+        return embed_sides(self.model(problem, seed), self.store, run.with_name(f"{run.name}.npz"), problem)
 
     def _cells(self, problem: Problem) -> str:
         cells = identity(self.store.fingerprint, problem.pool)

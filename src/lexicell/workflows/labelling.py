@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rich.progress import track
 from scipy import sparse
 
+from lexicell.annotation.depth import DepthMatch, depths_of
 from lexicell.annotation.folds import MOST_FOLDS, reference_folds
 from lexicell.annotation.held_out import HeldOutReport, final_calls, held_out_doubts, judge
 from lexicell.annotation.methods import (
@@ -35,6 +36,8 @@ from lexicell.workflows.label_reference import LabelledReference
 CELLS_AT_ONCE = 1024  # cells that are read, embedded and labelled together
 LEARN_FROM = 50_000  # cells that a fit learns from, common labels cut first
 JUDGED = 20_000  # held-out cells that calibration looks at
+_DEPTHS = 10_000  # cells whose depths are compared
+_DEPTH_PART = 256
 _PANEL_CELLS = 3_000
 _HELD_OUT_SHARE = (0.1, 0.4)  # of the cells: whole donors that are held out of fine-tuning
 _PANEL_SHARE = 0.9  # with fewer of the reference's genes shared, the loss is measured before the run
@@ -106,7 +109,7 @@ class Labelling:
             here = part if self.genes is None else part.over(self.genes)
             seen = see(model, here, self.method, self.samples, embed=self.novelty is not None)
             called = final_calls(self.tree, self.labeller.tables(seen), self.report)
-            depth = depth_of(here)
+            depth = depths_of(here.counts)
             called = called.unknown_of(depth == 0)
             if self.report is not None and self.report.rules is not None:
                 called = called.withheld(depth < self.fewest_counts)
@@ -117,17 +120,34 @@ class Labelling:
 
 
 @dataclass(frozen=True, eq=False)
+class Ground:
+    """What reference and query are both read over, so that counts mean the same in both.
+
+    Attributes
+    ----------
+    genes
+        The lexicon's genes, ascending.
+    depth
+        How the reference is thinned; None for not at all.
+    """
+
+    genes: Int64
+    depth: DepthMatch | None = None
+
+    def read(self, reference: LabelledReference, rows: Int64, seed: int) -> Iterator[Query]:
+        """Yield cells of the reference (ascending rows) in parts."""
+        rng = generator(seed, "thinned reference")
+        for part in _some(reference, rows):
+            here = part.over(self.genes)
+            yield here if self.depth is None else replace(here, counts=self.depth.thin(here.counts, rng))
+
+
+@dataclass(frozen=True, eq=False)
 class Apart:
     """Cells of a reference (n_cells,) that a model was not trained on, and whether they are whole donors."""
 
     cells: npt.NDArray[np.bool_]
     by_donor: bool
-
-
-def depth_of(part: Query) -> npt.NDArray[np.int64]:
-    """Return the total counts of cells (n_cells,) over the genes that they are read over."""
-    depth: npt.NDArray[np.int64] = np.asarray(part.counts.sum(axis=1, dtype=np.int64)).ravel()
-    return depth
 
 
 def see(model: AnnotatingModel, part: Query, method: Method, samples: int | None, *, embed: bool = True) -> SeenCells:
@@ -183,6 +203,16 @@ def overlap_of(reference: LabelledReference, query: QueryCells) -> tuple[Overlap
     return overlap, shared
 
 
+def common_ground(reference: LabelledReference, query: QueryCells, shared: Int64, seed: int = 0) -> Ground:
+    """Return the shared genes, and how a reference that is deeper over them is thinned to the query's depth."""
+    n_parts = -(-query.n_cells // _DEPTH_PART)
+    every = max(1, n_parts * _DEPTH_PART // _DEPTHS)
+    asked = [depths_of(part.over(shared).counts) for part in query.parts(_DEPTH_PART, every)]
+    rows = np.sort(generator(seed, "depths").permutation(reference.n_cells)[:_DEPTHS])
+    known = [depths_of(part.over(shared).counts) for part in _some(reference, rows)]
+    return Ground(shared, DepthMatch.fit(np.concatenate(known), np.concatenate(asked)))
+
+
 def panel_loss(reference: LabelledReference, shared: Int64, seed: int = 0) -> PanelLoss | None:
     """Measure what the shared genes can tell, beside all of the reference's; None where nearly all are shared.
 
@@ -213,7 +243,7 @@ def panel_loss(reference: LabelledReference, shared: Int64, seed: int = 0) -> Pa
 def learn(
     model: AnnotatingModel,
     reference: LabelledReference,
-    genes: Int64,
+    ground: Ground,
     method: Method,
     *,
     apart: Apart | None = None,
@@ -230,8 +260,8 @@ def learn(
         Embeds the cells.
     reference
         Labelled cells.
-    genes
-        Genes to read them over.
+    ground
+        What they are read over.
     method
         How labels are given.
     apart
@@ -251,10 +281,10 @@ def learn(
     learned = balanced_subset(codes, LEARN_FROM, rng) if method.uses_counts else everything
     rows = np.union1d(learned, most)
     seen, depths = [], []
-    for part in _parts(_some(reference, rows), reference.n_cells, "reading the reference", progress=progress):
-        here = part.over(genes)
-        seen.append(see(model, here, method, samples))
-        depths.append(depth_of(here))
+    shown = ground.read(reference, rows, seed)
+    for part in _parts(shown, reference.n_cells, "reading the reference", progress=progress):
+        seen.append(see(model, part, method, samples))
+        depths.append(depths_of(part.counts))
     cells, depth = SeenCells.join(seen), np.concatenate(depths)
     codes, learn_from, judged = codes[rows], np.isin(rows, learned), np.isin(rows, most)
     donors = None if reference.donors is None else reference.donors[rows]
@@ -269,13 +299,13 @@ def learn(
     doubts = held_out_doubts(reference.tree, held_out, report, cells.n_cells)
     novelty = Novelty.fit(cells.embedding, folds, doubts, seed)
     fewest = int(depth[held_out.rows].min())
-    return Labelling(reference.tree, method, labeller, genes, samples, report, novelty, fewest)
+    return Labelling(reference.tree, method, labeller, ground.genes, samples, report, novelty, fewest)
 
 
 def finetuned(
     model: AnnotatingModel,
     reference: LabelledReference,
-    genes: Int64,
+    ground: Ground,
     config: FinetuneConfig | None = None,
     *,
     seed: int = 0,
@@ -300,9 +330,9 @@ def finetuned(
     held_out = np.zeros(reference.n_cells, dtype=bool)
     held_out[min(folds, key=lambda fold: abs(len(fold) - reference.n_cells / MOST_FOLDS))] = True
     rows = balanced_subset(reference.codes, LEARN_FROM, generator(seed, "finetune cells"))
-    counts = sparse.vstack([part.over(genes).counts for part in _some(reference, rows)], format="csr")
+    counts = sparse.vstack([part.counts for part in ground.read(reference, rows, seed)], format="csr")
     codes = reference.codes[rows]
-    tuned = finetune(model, counts, genes, codes, reference.tree, held_out[rows], config, seed=seed, said=said)
+    tuned = finetune(model, counts, ground.genes, codes, reference.tree, held_out[rows], config, seed=seed, said=said)
     return tuned, Apart(held_out, by_donor)
 
 

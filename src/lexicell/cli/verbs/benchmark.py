@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lexicell.cli.verbs.result import Result
-from lexicell.workflows.benchmark_options import Entrants
+from lexicell.workflows.benchmark_options import Entrants, Part
 
 
 def benchmark_annotate(
@@ -15,8 +15,7 @@ def benchmark_annotate(
     split: str = "donor",
     entrants: Entrants,
     levels: tuple[str, ...] | None = None,
-    finest: bool = False,
-    folds: int | None = None,
+    only: Part,
     labelled: tuple[int, ...] = (),
     min_cells: int = 1,
     seeds: int = 3,
@@ -40,10 +39,8 @@ def benchmark_annotate(
         Who takes part.
     levels
         Label levels, coarse to fine, with commas between. Default: all of the store's.
-    finest
-        Ask for the last of these levels alone; the others still make the tree that is gone down.
-    folds
-        Ask for so many folds alone, the first ones of the split: for methods that take long. Default: all.
+    only
+        Which part of the tasks is asked for.
     labelled
         Numbers of labelled training cells a label, with commas between: draws learning curves. Each seed draws its own.
     min_cells
@@ -64,8 +61,7 @@ def benchmark_annotate(
         split=split,
         entrants=entrants,
         levels=levels,
-        finest=finest,
-        folds=folds,
+        only=only,
         labelled=labelled,
         min_cells=min_cells,
         seeds=seeds,
