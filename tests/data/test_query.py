@@ -136,6 +136,14 @@ def test_a_store_is_read_as_queries(stores, cells, monkeypatch):
         list(store_queries(stores[0], chosen, stores[1].lexicon))
 
 
+def test_some_parts_alone(adata, lexicon):
+    with open_query(adata, lexicon, "mouse") as cells:
+        whole = list(cells.parts(2))
+        some = list(cells.parts(2, every=2))
+        assert [part.obs.index.tolist() for part in some] == [part.obs.index.tolist() for part in whole[::2]]
+        assert (some[-1].counts != whole[::2][-1].counts).nnz == 0
+
+
 def test_parts_of_a_matrix_that_lies_gene_by_gene(cells, lexicon_of_cells, tmp_path, monkeypatch):
     monkeypatch.setattr("lexicell.data.readers.bands.BLOCK_ENTRIES", 500)
     turned = cells.copy()

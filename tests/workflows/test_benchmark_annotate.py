@@ -4,15 +4,25 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
+from lexicell.annotation.depth import depths_of
 from lexicell.cli import main
+from lexicell.data.query import Query
 from lexicell.data.store import Store
 from lexicell.errors import InputError
+from lexicell.evaluation.runner import Answer, Competitor, run_benchmark
 from lexicell.inference.cell_model import CellModel
 from lexicell.workflows.benchmark_annotate import benchmark_annotate
-from lexicell.workflows.benchmark_embeddings import model_identity, read_embedding
+from lexicell.workflows.benchmark_embeddings import (
+    as_deep,
+    embed_sides,
+    embed_store,
+    model_identity,
+    read_embedding,
+)
 from lexicell.workflows.benchmark_options import Entrants, Part
-from lexicell.workflows.benchmark_tasks import store_tasks
+from lexicell.workflows.benchmark_tasks import shared_genes, store_tasks
 from lexicell.workflows.fold_models import untrained_model
 from lexicell.workflows.held_out import split_of
 from lexicell.workflows.prepare import prepare
@@ -257,6 +267,39 @@ def test_an_embedding_of_exported_cells_is_read_where_files_share_cell_names(cel
     name, values = read_embedding(f"{tmp_path / 'elsewhere.h5ad'}:X_place", store)
     assert name == "place"
     np.testing.assert_array_equal(values[:, 0], np.arange(120))
+
+
+def test_across_depths_training_cells_are_embedded_as_shallow_as_the_test_cells(cells, tmp_path):
+    shallow = cells[60:].copy()
+    counts = csr_matrix(shallow.X, dtype=np.int64)
+    counts.data = np.random.default_rng(0).binomial(counts.data, 0.05)
+    shallow.X = counts.astype(np.float32)
+    named = zip((cells[:60].copy(), shallow[:, 50:].copy()), ("deep", "shallow"), strict=True)
+    datasets = [{"adata": a, "species": "simulus_albus", "labels": ["type"], "name": name} for a, name in named]
+    store = prepare({"datasets": datasets}, tmp_path / "store").store
+    (task,) = store_tasks(store, split="source=shallow")
+    met = []
+
+    def look(problem):
+        shown = as_deep(problem)
+        met.append((problem, shown))
+        return Answer(np.full(len(problem.test), None, dtype=object))
+
+    run_benchmark([task], {"look": Competitor.without_seed(look)})
+    ((problem, shown),) = met
+    parts = problem.train_counts, shown.train_counts, problem.test_counts
+    depths = [float(np.median(depths_of(part))) for part in parts]
+    assert depths[0] > 10 * depths[2]
+    assert depths[1] == pytest.approx(depths[2], rel=0.1)
+    assert as_deep(shown) is shown
+    model = untrained_model("tiny", store)
+    sides = embed_sides(model, store, tmp_path / "kept.npz", problem)
+    whole = embed_store(model, store, tmp_path / "kept.npz")
+    np.testing.assert_array_equal(sides.test, whole[60:])
+    assert np.abs(sides.train - whole[:60]).mean() > 0.05
+    index = model.lexicon.map_from(store.lexicon)[shared_genes(store)]
+    thinned = Query.of_counts(shown.train_counts, index, "simulus_albus")
+    np.testing.assert_array_equal(sides.train, model.embed(thinned))
 
 
 def test_each_seed_of_a_learning_curve_draws_other_cells(stores, tmp_path):
