@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from lexicell.annotation.depth import DepthMatch, depths_of
+from lexicell.annotation.depth import DepthMatch, depths_of, folds_of_copies
 
 
 def test_a_cell_keeps_as_much_as_the_querys_cell_of_its_rank_has():
@@ -23,6 +23,16 @@ def test_only_what_is_deeper_is_thinned():
     partly = DepthMatch.fit(depths, np.where(depths < 4000, depths // 2, 2 * depths))
     assert partly.shares(np.array([4900]))[0] == 1
     assert partly.shares(np.array([2000]))[0] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_small_reference_is_thinned_several_times_over():
+    deep = np.arange(1000, 3000)
+    assert DepthMatch.fit(deep, deep // 10).copies(2000) == 3
+    assert DepthMatch.fit(deep, deep // 2).copies(2000) == 2
+    assert DepthMatch.fit(deep, deep // 10).copies(4000) == 2
+    assert DepthMatch.fit(deep, deep // 10).copies(50_000) == 1
+    folds = folds_of_copies([np.array([0, 2]), np.array([1])], 3, 2)
+    assert [fold.tolist() for fold in folds] == [[0, 2, 3, 5], [1, 4]]
 
 
 def test_every_molecule_is_kept_with_its_cells_share():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from lexicell.annotation.depth import folds_of_copies
 from lexicell.annotation.folds import reference_folds
 from lexicell.annotation.held_out import HeldOutReport, final_calls, held_out_doubts, judge
 from lexicell.annotation.linear import fit_linear_tree
@@ -94,6 +95,7 @@ def embedding_competitors(name: str, made_of: str = "", parts: tuple[int, ...] =
         began = time.perf_counter()
         tree, codes = _tree(problem)
         learned, asked = problem.train_embeddings[name], problem.test_embeddings[name]
+        codes = np.tile(codes, (len(learned) // len(codes), 1))
         centre, spread = learned.mean(axis=0), np.maximum(learned.std(axis=0), 1e-6)
         model = fit_linear_tree((learned - centre) / spread, codes, tree)
         fitted = time.perf_counter()
@@ -172,17 +174,21 @@ class _Fitted:
 def _fit(
     problem: Problem, name: str | None, method: KnnMethod | ProbeMethod, parts: tuple[int, ...], seed: int
 ) -> _Fitted:
-    problem = as_deep(problem)
     tree, codes = _tree(problem)
-    learned, met = (np.empty((len(rows), 0), dtype=np.float32) for rows in (problem.train, problem.test))
+    shown, n = as_deep(problem), len(codes)
+    copies = len(shown.train) // n
+    learned, met = (np.empty((len(rows), 0), dtype=np.float32) for rows in (shown.train, problem.test))
     if name is not None:
         learned, met = problem.train_embeddings[name], problem.test_embeddings[name]
-    known = SeenCells(learned, problem.train_counts, parts=parts)
+    if len(learned) == n:  # an embedding made elsewhere was not thinned
+        learned = np.tile(learned, (copies, 1))
+    known = SeenCells(learned, shown.train_counts, parts=parts)
     asked = SeenCells(met, problem.test_counts, parts=parts)
     groups = problem.train_groups
     donors = None if groups is None else np.array([group or None for group in groups], dtype=object)
     folds, by_donor = reference_folds(donors, codes, seed)
-    chosen, held_out = cross_fit_choosing(method, known, codes, tree, folds)
+    folds, codes, first = folds_of_copies(folds, n, copies), np.tile(codes, (copies, 1)), np.arange(n * copies) < n
+    chosen, held_out = cross_fit_choosing(method, known, codes, tree, folds, judge=first)
     report = judge(tree, held_out, codes, donors, by_donor=by_donor)
     return _Fitted(tree, known, asked, folds, held_out, report, chosen.fit(known, codes, tree))
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from anndata import read_h5ad
+from scipy import sparse
 
 from lexicell.annotation.depth import DepthMatch, depths_of
 from lexicell.data.query import Query, store_queries
@@ -58,13 +59,23 @@ class EmbeddedSides:
 def as_deep(problem: Problem) -> Problem:
     """Return a problem whose training cells are thinned to the depth of the test cells, as `annotate` does it.
 
-    It is the same problem where that is not needed.
+    It is the same problem where that is not needed. Where they are thinned several times over, all training cells
+    follow each other so often.
     """
     match = DepthMatch.fit(depths_of(problem.train_counts), depths_of(problem.test_counts))
     if match is None:
         return problem
-    rng = generator(0, "thinned training cells", problem.task, problem.fold)
-    return replace(problem, train_counts=match.thin(problem.train_counts, rng))
+    n = len(problem.train)
+    copies, rng = match.copies(n), generator(0, "thinned training cells", problem.task, problem.fold)
+    rows, groups = np.tile(np.arange(n), copies), problem.train_groups
+    return replace(
+        problem,
+        train=problem.train[rows],
+        train_counts=sparse.vstack([match.thin(problem.train_counts, rng) for _ in range(copies)], format="csr"),
+        train_labels=problem.train_labels[rows],
+        train_groups=None if groups is None else groups[rows],
+        train_paths=problem.train_paths.iloc[rows].reset_index(drop=True),
+    )
 
 
 def embed_sides(model: CellModel, store: Store, keep: Path, problem: Problem) -> EmbeddedSides:

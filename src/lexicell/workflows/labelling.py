@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rich.progress import track
 from scipy import sparse
 
-from lexicell.annotation.depth import DepthMatch, depths_of
+from lexicell.annotation.depth import DepthMatch, depths_of, folds_of_copies
 from lexicell.annotation.folds import MOST_FOLDS, reference_folds
 from lexicell.annotation.held_out import HeldOutReport, final_calls, held_out_doubts, judge
 from lexicell.annotation.methods import (
@@ -134,12 +134,17 @@ class Ground:
     genes: Int64
     depth: DepthMatch | None = None
 
-    def read(self, reference: LabelledReference, rows: Int64, seed: int) -> Iterator[Query]:
-        """Yield cells of the reference (ascending rows) in parts."""
-        rng = generator(seed, "thinned reference")
-        for part in _some(reference, rows):
-            here = part.over(self.genes)
-            yield here if self.depth is None else replace(here, counts=self.depth.thin(here.counts, rng))
+    def copies(self, n_cells: int) -> int:
+        """Return how often as many cells of the reference are read."""
+        return 1 if self.depth is None else self.depth.copies(n_cells)
+
+    def read(self, reference: LabelledReference, rows: Int64, seed: int, copies: int = 1) -> Iterator[Query]:
+        """Yield cells of the reference (ascending rows) in parts; with copies all of them, and then again."""
+        for copy in range(copies):
+            rng = generator(seed, "thinned reference", copy)
+            for part in _some(reference, rows):
+                here = part.over(self.genes)
+                yield here if self.depth is None else replace(here, counts=self.depth.thin(here.counts, rng))
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,17 +286,25 @@ def learn(
     learned = balanced_subset(codes, LEARN_FROM, rng) if method.uses_counts else everything
     rows = np.union1d(learned, most)
     seen, depths = [], []
-    shown = ground.read(reference, rows, seed)
-    for part in _parts(shown, reference.n_cells, "reading the reference", progress=progress):
+    n, copies = len(rows), ground.copies(len(rows))
+    shown = ground.read(reference, rows, seed, copies)
+    for part in _parts(shown, copies * reference.n_cells, "reading the reference", progress=progress):
         seen.append(see(model, part, method, samples))
         depths.append(depths_of(part.counts))
     cells, depth = SeenCells.join(seen), np.concatenate(depths)
     codes, learn_from, judged = codes[rows], np.isin(rows, learned), np.isin(rows, most)
+    judged = np.concatenate([judged, np.zeros(n * (copies - 1), bool)])
     donors = None if reference.donors is None else reference.donors[rows]
     if apart is None:
         folds, by_donor = reference_folds(donors, codes, seed)
     else:
         folds, by_donor = [np.flatnonzero(apart.cells[rows])], apart.by_donor
+    folds, codes, learn_from = (
+        folds_of_copies(folds, n, copies),
+        np.tile(codes, (copies, 1)),
+        np.tile(learn_from, copies),
+    )
+    donors = None if donors is None else np.tile(donors, copies)
     method, held_out = cross_fit_choosing(method, cells, codes, reference.tree, folds, learn_from, judged)
     report = judge(reference.tree, held_out, codes, donors, by_donor=by_donor, max_error=max_error)
     known = np.flatnonzero(learn_from)
