@@ -299,12 +299,9 @@ def learn(
         folds, by_donor = reference_folds(donors, codes, seed)
     else:
         folds, by_donor = [np.flatnonzero(apart.cells[rows])], apart.by_donor
-    folds, codes, learn_from = (
-        folds_of_copies(folds, n, copies),
-        np.tile(codes, (copies, 1)),
-        np.tile(learn_from, copies),
-    )
-    donors = None if donors is None else np.tile(donors, copies)
+    # Copies are learned from like the first ones, are held out with them, and are not judged.
+    folds, codes = folds_of_copies(folds, n, copies), np.tile(codes, (copies, 1))
+    learn_from, donors = np.tile(learn_from, copies), None if donors is None else np.tile(donors, copies)
     method, held_out = cross_fit_choosing(method, cells, codes, reference.tree, folds, learn_from, judged)
     report = judge(reference.tree, held_out, codes, donors, by_donor=by_donor, max_error=max_error)
     known = np.flatnonzero(learn_from)
