@@ -28,9 +28,7 @@ CORRELATION = 0.01  # of errors within a donor, at least
 CONFIDENCE = 0.95
 _STEPS = 40  # thresholds tested a level
 _STRICTEST = 0.1  # share of the cells that the strictest threshold keeps
-_POWER = (
-    0.75  # of the limit: where even no error at all is bounded higher, a threshold keeps too few cells to be tested
-)
+_POWER = 0.75  # of the limit: a threshold is not tested where even no error at all would be bounded higher
 
 
 @dataclass(frozen=True)

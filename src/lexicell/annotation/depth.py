@@ -30,12 +30,13 @@ class DepthMatch:
     ----------
     reference, query
         Quantiles of the total counts of either's cells, ascending.
+    share
+        What the middle one of the reference's cells keeps.
     """
 
     reference: npt.NDArray[np.float64]
     query: npt.NDArray[np.float64]
     share: float
-    """What the middle one of the reference's cells keeps."""
 
     @classmethod
     def fit(cls, reference: npt.NDArray[np.integer], query: npt.NDArray[np.integer]) -> Self | None:

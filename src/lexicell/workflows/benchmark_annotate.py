@@ -200,6 +200,6 @@ def _on_embedding(name: str, competitor: Competitor, embed: Callable[[Problem, i
         cells = embed(problem, seed)
         own = replace(problem, train_embeddings={name: cells.train}, test_embeddings={name: cells.test})
         found = competitor.answer(own, seed)
-        return with_embedding_time(found, problem, cells.seconds_a_cell)
+        return with_embedding_time(found, cells)
 
     return replace(competitor, answer=answer)

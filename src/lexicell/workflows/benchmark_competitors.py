@@ -23,7 +23,7 @@ from lexicell.evaluation.linear_svm import linear_svm
 from lexicell.evaluation.other_tools import celltypist, scanvi
 from lexicell.evaluation.runner import Answer, Competitor, Problem
 from lexicell.labels import LabelTree
-from lexicell.workflows.benchmark_embeddings import as_deep
+from lexicell.workflows.benchmark_embeddings import EmbeddedSides, as_deep
 
 Float32 = npt.NDArray[np.float32]
 
@@ -193,12 +193,12 @@ def _fit(
     return _Fitted(tree, known, asked, folds, held_out, report, chosen.fit(known, codes, tree))
 
 
-def with_embedding_time(answer: Answer, problem: Problem, seconds_a_cell: float) -> Answer:
+def with_embedding_time(answer: Answer, cells: EmbeddedSides) -> Answer:
     """Return an answer whose times also count the embedding of its cells, which was made beforehand."""
     if answer.seconds is None:
         return answer
-    cells = len(problem.train), len(problem.test)
-    fit, predict = (spent + n * seconds_a_cell for spent, n in zip(answer.seconds, cells, strict=True))
+    sides = len(cells.train), len(cells.test)
+    fit, predict = (spent + n * cells.seconds_a_cell for spent, n in zip(answer.seconds, sides, strict=True))
     return replace(answer, seconds=(fit, predict))
 
 
